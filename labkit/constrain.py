@@ -1,0 +1,70 @@
+"""Constrained decoding: only tokens that keep the answer inside a JSON Schema may be chosen."""
+
+import json
+
+import torch
+from transformers import LogitsProcessor
+from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from labkit.errors import LabkitError
+
+
+def schema_constraint(tokenizer, schema):
+    """A function that makes a fresh SchemaConstraint for a batch; the automaton is built once.
+
+    `schema` is a JSON Schema dict; answers follow its key order and hold no white space. Needs a byte-level
+    BPE tokenizer, which the embedded default has.
+    """
+    from outlines_core import Index, Vocabulary
+    from outlines_core.json_schema import build_regex_from_schema
+
+    index = Index(
+        build_regex_from_schema(json.dumps(schema), whitespace_pattern=""),
+        Vocabulary(tokenizer.eos_token_id, _token_bytes(tokenizer)),
+    )
+    masks = {}
+    return lambda: SchemaConstraint(index, tokenizer.eos_token_id, len(tokenizer), masks)
+
+
+class SchemaConstraint(LogitsProcessor):
+    """Sets the logits of tokens that would leave the schema to minus infinity, row by row."""
+
+    def __init__(self, index, end, vocabulary, masks):
+        self.index, self.end, self.vocabulary, self.masks = index, end, vocabulary, masks
+        self.states = None
+
+    def __call__(self, input_ids, scores):
+        """Mask `scores` (rows, vocabulary) given `input_ids` (rows, tokens so far)."""
+        if self.states is None:
+            self.states = [self.index.get_initial_state()] * len(input_ids)
+        else:
+            chosen = input_ids[:, -1].tolist()
+            self.states = [self._next(*pair) for pair in zip(self.states, chosen, strict=True)]
+        forbidden = torch.stack([self._forbidden(state, scores.device) for state in self.states])
+        return scores.masked_fill(forbidden, float("-inf"))
+
+    def _next(self, state, token):
+        return state if token == self.end else self.index.get_next_state(state, token)
+
+    def _forbidden(self, state, device):
+        if state not in self.masks:
+            mask = torch.ones(self.vocabulary, dtype=torch.bool, device=device)
+            mask[list(self.index.get_allowed_tokens(state) or [])] = False
+            if self.index.is_final_state(state):
+                mask[self.end] = False
+            self.masks[state] = mask
+        return self.masks[state]
+
+
+def _token_bytes(tokenizer):
+    """Bytes of every token that is text, mapped to its ids."""
+    letters = {letter: byte for byte, letter in bytes_to_unicode().items()}
+    special = set(tokenizer.all_special_ids)
+    found = {}
+    for token, number in tokenizer.get_vocab().items():
+        if number in special or not set(token) <= letters.keys():
+            continue
+        found.setdefault(bytes(letters[letter] for letter in token), []).append(number)
+    if b"{" not in found:
+        raise LabkitError("constrained decoding needs a byte-level BPE tokenizer; this model has another kind")
+    return found

@@ -1,0 +1,167 @@
+"""Measurement files in data/measurements: one JSON per lesson or benchmark and profile.
+
+Every file has: `schema`, `name`, `profile`, `machine`, `versions`, `made` (date), `seed`,
+`digest` (what it depends on), `seconds`, `peak_bytes`, `values` (numbers by name), `scores`
+(per-row results, see `labkit.records.stats`), `claims` (digest of each claim's band when it was
+measured) and `gpu_cells` (text printed by cells that need the card).
+"""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from labkit.errors import LabkitError
+from labkit.paths import DATA, MEASUREMENTS, ROOT, SOLUTIONS
+
+SCHEMA = 1
+STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
+
+
+def record(**values):
+    """Note numbers for the record that is being made; without one (LABKIT_RECORD unset) do nothing.
+
+    Lessons call it in a cell: `record(exact_after=scores.exact)`.
+    """
+    path = os.environ.get("LABKIT_RECORD")
+    if path:
+        note(path, "values", {name: _plain(value) for name, value in values.items()})
+
+
+def note(path, section, entries):
+    """Merge `entries` into one section of the JSON file at `path`, which may not exist yet."""
+    path = Path(path)
+    whole = json.loads(path.read_text()) if path.exists() and path.stat().st_size else {}
+    whole.setdefault(section, {}).update(entries)
+    path.write_text(json.dumps(whole))
+
+
+def path_of(name, profile="gpu"):
+    """The file of a record: `<name>.json` for the GPU run, `<name>.<profile>.json` for others."""
+    return MEASUREMENTS / (f"{name}.json" if profile == "gpu" else f"{name}.{profile}.json")
+
+
+def read(name, profile="gpu"):
+    """A record as a dict; None where none was made yet. LabkitError for one that is damaged."""
+    path = path_of(name, profile)
+    if not path.exists():
+        return None
+    try:
+        whole = json.loads(path.read_text())
+    except ValueError as error:
+        raise LabkitError(f"{path} is not valid JSON ({error}). Restore it: git checkout -- {path.name}") from error
+    if whole.get("schema") != SCHEMA:
+        raise LabkitError(f"{path} has schema {whole.get('schema')}, this labkit reads {SCHEMA}. Record it again")
+    return whole
+
+
+def write(name, profile, *, seed, seconds, peak_bytes, digest, values=None, scores=None, claims=None, gpu_cells=None):
+    """Write a record whole or not at all; returns its path. Units: seconds and bytes."""
+    whole = {
+        "schema": SCHEMA,
+        "name": name,
+        "profile": profile,
+        "machine": machine(),
+        "versions": {package: metadata.version(package) for package in STACK},
+        "made": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "seed": seed,
+        "digest": digest,
+        "seconds": round(seconds, 1),
+        "peak_bytes": int(peak_bytes),
+        "values": values or {},
+        "scores": scores or {},
+        "claims": claims or {},
+        "gpu_cells": gpu_cells or {},
+    }
+    path = path_of(name, profile)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+    return path
+
+
+def machine():
+    """What a record was made on: device, driver, CUDA, CPU and Python."""
+    import torch
+
+    from labkit import env
+
+    found = {"device": env.machine(), "cores": env.cores(), "python": platform.python_version()}
+    if torch.cuda.is_available():
+        found["cuda"] = torch.version.cuda
+        found["driver"] = _driver()
+    return found
+
+
+def lesson_digest(name):
+    """What a lesson's record depends on: its code cells and the course data."""
+    return {"cells": _cells_digest(SOLUTIONS / f"{name}.py"), "data": data_digest()}
+
+
+def code_digest(*files):
+    """Digest of Python files by syntax tree: comments, docstrings and layout may change freely."""
+    return {file: _sha(_tree((ROOT / file).read_text())) for file in files}
+
+
+def data_digest():
+    """One digest over the checksums that the data families state."""
+    stated = [path.read_text() for path in sorted(DATA.glob("*/checksums.json"))]
+    return _sha("".join(stated))
+
+
+def stale(name, profile="gpu"):
+    """Why a record no longer speaks for the code, as a list of reasons; empty when it does."""
+    whole = read(name, profile)
+    reasons = []
+    for what, stored in whole["digest"].items():
+        if what == "cells":
+            now = _cells_digest(SOLUTIONS / f"{name}.py")
+        elif what == "data":
+            now = data_digest()
+        else:
+            now = code_digest(what)[what] if (ROOT / what).exists() else None
+        if now != stored:
+            reasons.append(f"{what} changed since {path_of(name, profile).name} was recorded")
+    return reasons
+
+
+def _cells_digest(source):
+    """Digest of a lesson's code cells; prose, comments and tags do not count."""
+    import jupytext
+
+    cells = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
+    return _sha("\n".join(_tree(text) for text in cells))
+
+
+def _tree(source):
+    """The syntax tree of `source` as text, without docstrings; notebook magics are kept as they are."""
+    magics = [line for line in source.splitlines() if line.lstrip().startswith(("%", "!"))]
+    plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+    tree = ast.parse(plain)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None
+        if documented and len(body) > 1:
+            node.body = body[1:]
+    # unparse rather than dump: the fields of a dump differ between Python versions.
+    return "\n".join([*magics, ast.unparse(tree)])
+
+
+def _sha(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plain(value):
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def _driver():
+    try:
+        return Path("/proc/driver/nvidia/version").read_text().split("Module")[1].split()[0]
+    except (OSError, IndexError):
+        return "unknown"

@@ -1,0 +1,45 @@
+"""Cross-entropy on the tokens that count, without ever holding all logits."""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
+
+CHUNK = 1024  # positions whose logits exist at once: 1024 x 49,152 x 4 bytes = 0.2 GB
+
+
+def weighted_nll(hidden, head, targets, weights, chunk=CHUNK):
+    """Sum over positions of weight x negative log-likelihood of the target.
+
+    `hidden` (batch, length, d); `targets` and `weights` (batch, length). Positions of weight 0
+    never reach the head. Beyond one chunk, logits are recomputed in the backward pass, so that
+    only (chunk, vocabulary) of them exist at a time.
+    """
+    counted = weights.flatten() != 0
+    hidden, targets, weights = hidden.flatten(0, 1)[counted], targets.flatten()[counted], weights.flatten()[counted]
+    if len(targets) <= chunk:
+        return _nll(hidden, head, targets, weights)
+    total = hidden.new_zeros((), dtype=torch.float32)
+    for part in zip(hidden.split(chunk), targets.split(chunk), weights.split(chunk), strict=True):
+        total = total + checkpoint(lambda h, t, w: _nll(h, head, t, w), *part, use_reentrant=False)
+    return total
+
+
+def _nll(hidden, head, targets, weights):
+    return (F.cross_entropy(head(hidden).float(), targets, reduction="none") * weights).sum()
+
+
+@contextmanager
+def headless(model):
+    """Inside, `model(...).logits` are the last hidden states; yields the output head.
+
+    Works through wrappers such as PEFT's, because the head is swapped where the model looks for it.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    head = inner.get_output_embeddings()
+    inner.set_output_embeddings(torch.nn.Identity())
+    try:
+        yield head
+    finally:
+        inner.set_output_embeddings(head)

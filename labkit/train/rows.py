@@ -1,0 +1,71 @@
+"""From rows of text to token ids with a loss weight each."""
+
+from dataclasses import dataclass
+
+from labkit.errors import LabkitError
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One training row: token ids and the loss weight of each as a target, equally long."""
+
+    ids: list[int]
+    weights: list[float]
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def encode(row, tokenizer, prompt_loss_weight=0.0):
+    """Tokenize a prompt and completion row, as trl's SFTTrainer does.
+
+    `row["prompt"]` and `row["completion"]` are both lists of messages or both strings. Answer
+    tokens, the end token included, weigh 1; prompt tokens weigh `prompt_loss_weight`.
+    """
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, str):
+        start = tokenizer(prompt).input_ids
+        whole = tokenizer(prompt + completion + tokenizer.eos_token).input_ids
+    else:
+        start = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
+        whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=False)
+    # A merge across the border would put answer characters into the last prompt token.
+    border = len(start) if whole[: len(start)] == start else _common(start, whole)
+    return Encoded(whole, [prompt_loss_weight] * border + [1.0] * (len(whole) - border))
+
+
+def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0):
+    """Encode every row; raise LabkitError naming the first that cannot be trained on.
+
+    `length` is the packed row length in tokens, which no row may exceed.
+    """
+    encoded = []
+    for number, row in enumerate(rows):
+        missing = [name for name in ("prompt", "completion") if not row.get(name)]
+        if missing:
+            raise LabkitError(
+                f"row {number} has no {' and no '.join(missing)}. Every training row needs both, "
+                "as lists of messages or as strings: remove the row or fill it in"
+            )
+        one = encode(row, tokenizer, prompt_loss_weight)
+        if sum(one.weights[1:]) == 0:
+            raise LabkitError(
+                f"row {number} has no answer tokens to learn from: its completion is {row['completion']!r}"
+            )
+        if len(one) > length:
+            raise LabkitError(
+                f"row {number} has {len(one)} tokens, more than the packed row length of {length}. "
+                f"Pass length={-(-len(one) // 64) * 64} to fit, or shorten or drop the row"
+            )
+        encoded.append(one)
+    if not encoded:
+        raise LabkitError("there are no rows to train on: `rows` is empty")
+    return encoded
+
+
+def _common(left, right):
+    """Length of the common start of two lists."""
+    for count, (a, b) in enumerate(zip(left, right, strict=False)):
+        if a != b:
+            return count
+    return min(len(left), len(right))

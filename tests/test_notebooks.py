@@ -1,0 +1,222 @@
+"""What every committed notebook must be, and proof that these checks and nbval can fail."""
+
+import importlib.util
+import os
+import re
+import statistics
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from labkit import paths
+from labkit.build import stale
+from labkit.build.learner import learner, solution_bodies, stub
+from labkit.nbval_plugin import FLAGS
+
+SOLUTIONS = sorted(paths.SOLUTIONS.glob("*.ipynb"))
+LEARNERS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+BLANKED = {"exercise", "check"}  # a learner's notebook stores no outputs of these
+COMPARED = 6
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell):
+    return set(cell.metadata.get("tags", []))
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def unexecuted(notebook, blanked=frozenset()):
+    return [c.source for c in code(notebook) if c.execution_count is None and not tags(c) & blanked]
+
+
+def errors(notebook):
+    allowed = {"raises-exception", "nbval-raises-exception"}
+    return [
+        output.ename
+        for cell in code(notebook)
+        for output in cell.outputs
+        if output.output_type == "error" and not tags(cell) & allowed
+    ]
+
+
+def compared(notebook):
+    """Cells whose stored output nbval compares on any machine; claims tables read records."""
+    return [
+        cell
+        for cell in code(notebook)
+        if "nbval-check-output" in tags(cell)
+        and not tags(cell) & {"gpu", "nbval-skip"}
+        and cell.outputs
+        and "claims(" not in cell.source
+    ]
+
+
+def wrong_lengths(notebook):
+    lengths = [len(cell.source.splitlines()) for cell in code(notebook)]
+    faults = [f"a cell of {n} lines" for n in lengths if n > 40]
+    if lengths and statistics.median(lengths) >= 10:
+        faults.append(f"median {statistics.median(lengths)} lines")
+    return faults
+
+
+def images_without_alt(notebook):
+    """Sources of cells that show an image with no alt text: in its metadata or its text form."""
+    without = []
+    for cell in code(notebook):
+        for output in cell.outputs:
+            for kind in (k for k in output.get("data", {}) if k.startswith("image/")):
+                described = output.metadata.get("alt") or output.metadata.get(kind, {}).get("alt")
+                text = output.data.get("text/plain", "")
+                if not described and re.match(r"<Figure size|$", text):
+                    without.append(cell.source)
+    return without
+
+
+def leaks(solution, shown):
+    """Solution text found in a learner's notebook."""
+    found = [cell.source for cell in code(shown) if "BEGIN SOLUTION" in cell.source]
+    lines = {c.id: "\n".join(line.strip() for line in c.source.splitlines() if line.strip())
+             for c in shown.cells}  # fmt: skip
+    for cell in solution.cells:
+        if "solution" in tags(cell) and cell.id in lines:
+            found.append(cell.source)
+        if "exercise" in tags(cell):
+            for body in map("\n".join, solution_bodies(cell)):
+                # A short body such as `return x` may well stand in another cell.
+                places = lines.values() if len(body) > 40 else [lines.get(cell.id, "")]
+                found += [body for place in places if body in place]
+    return found
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_a_solution_notebook_was_executed_to_the_end_without_errors(path):
+    assert unexecuted(read(path)) == []
+    assert errors(read(path)) == []
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_a_lesson_has_enough_compared_cells(path):
+    assert len(compared(read(path))) >= COMPARED
+
+
+@pytest.mark.parametrize("path", SOLUTIONS + LEARNERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_cells_are_short_and_the_notebook_travels(path):
+    assert wrong_lengths(read(path)) == []
+    assert path.stat().st_size < 600_000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("labkit.plots") is None, reason="labkit.plots gives alt text")
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_every_figure_has_alt_text(path):
+    assert images_without_alt(read(path)) == []
+
+
+@pytest.mark.parametrize("path", LEARNERS, ids=lambda path: path.stem)
+def test_a_learner_notebook_shows_no_solution_and_keeps_demonstrations(path):
+    shown = read(path)
+    assert leaks(read(paths.SOLUTIONS / path.name), shown) == []
+    assert unexecuted(shown, BLANKED) == [] and errors(shown) == []
+
+
+@pytest.mark.skipif(not list(paths.SOLUTIONS.glob("[0-9]*.py")), reason="no lessons yet")
+def test_nothing_committed_is_stale():
+    assert stale() == []
+
+
+# Negative controls: each rule above, on a planted defect and on its sound twin.
+
+
+def cell(source, *tag, text=None, count=1):
+    new = nbformat.v4.new_code_cell(source, metadata={"tags": list(tag)} if tag else {})
+    new.execution_count = count
+    if text is not None:
+        new.outputs = [nbformat.v4.new_output("stream", name="stdout", text=text)]
+    return new
+
+
+def of(*cells):
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def test_the_rules_notice_unexecuted_cells_errors_and_long_cells():
+    assert unexecuted(of(cell("x"))) == [] and unexecuted(of(cell("x", count=None))) == ["x"]
+    assert unexecuted(of(cell("x", "check", count=None)), BLANKED) == []
+    failed = cell("1/0")
+    failed.outputs = [nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])]
+    assert errors(of(failed)) == ["E"]
+    failed.metadata["tags"] = ["raises-exception"]
+    assert errors(of(failed)) == []
+    assert wrong_lengths(of(cell("x\n" * 41), cell("x"), cell("x"))) == ["a cell of 41 lines"]
+    assert wrong_lengths(of(cell("x\n" * 10))) == ["median 10 lines"]
+
+
+def test_the_rules_count_only_what_nbval_really_compares():
+    tag = "nbval-check-output"
+    assert len(compared(of(cell("x", tag, text="1")))) == 1
+    assert compared(of(cell("x", text="1"), cell("x", tag), cell("x", tag, "gpu", text="1"))) == []
+    assert compared(of(cell("claims('00')", tag, text="1"))) == []
+
+
+def test_the_rules_notice_an_image_without_alt_text():
+    shown = cell("plot()")
+    data = {"image/png": "x", "text/plain": "<Figure size 1>"}
+    shown.outputs = [nbformat.v4.new_output("display_data", data)]
+    assert images_without_alt(of(shown)) == ["plot()"]
+    shown.outputs[0].metadata = {"image/png": {"alt": "Loss falls"}}
+    assert images_without_alt(of(shown)) == []
+
+
+def test_the_rules_notice_a_solution_that_leaks():
+    body = "    scale = weights.abs().amax(dim=1)\n    return weights / scale"
+    exercise = cell(f"def f(weights):\n    # BEGIN SOLUTION\n{body}\n    # END SOLUTION", "exercise")
+    solution = of(exercise, cell("print('note')", "solution"))
+    assert leaks(solution, learner(solution)) == []
+    assert len(leaks(solution, solution)) == 3
+    pasted = learner(solution)
+    pasted.cells.append(cell(f"def g(weights):\n{body}"))
+    assert len(leaks(solution, pasted)) == 1
+    assert body not in stub(exercise)
+
+
+def nbval(folder, notebook, **environment):
+    """Run nbval with the project's flags on a notebook; returns the exit code and the report."""
+    path = folder / "tiny.ipynb"
+    nbformat.write(notebook, path)
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *FLAGS, "-rs", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
+         "--rootdir", str(folder), str(path)],
+        cwd=folder, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(paths.ROOT), **environment},
+    )  # fmt: skip
+    return run.returncode, run.stdout
+
+
+SOUND = cell("print(2 + 2)", "nbval-check-output", text="4\n")
+WRONG = cell("print(2 + 2)", "nbval-check-output", text="5\n")
+
+
+def test_nbval_fails_on_a_planted_wrong_output_and_passes_its_twin(tmp_path):
+    assert nbval(tmp_path, of(SOUND, cell("print(3)", text="not compared")))[0] == 0
+    status, report = nbval(tmp_path, of(SOUND, WRONG))
+    assert status == 1 and "1 failed, 1 passed" in report
+
+
+def test_the_plugin_skips_gpu_cells_without_a_card_and_nothing_else(tmp_path):
+    pretend = {"CUDA_VISIBLE_DEVICES": ""}  # so that this also holds on a GPU machine
+    status, report = nbval(tmp_path, of(cell("1 / 0", "gpu"), SOUND, cell("1 / 0")), **pretend)
+    assert status == 1 and "1 failed, 1 passed, 1 skipped" in report and "no CUDA card" in report
+
+
+def test_smoke_executes_cells_it_does_not_compare(tmp_path):
+    loose = cell("print(2 + 2)", "nbval-check-output", "smoke-skip-compare", text="5\n")
+    notebook = of(loose, cell("1 / 0", "smoke-skip-compare"))
+    assert "1 failed, 1 passed" in nbval(tmp_path, notebook, LABKIT_PROFILE="smoke")[1]
+    assert "2 failed" in nbval(tmp_path, notebook, LABKIT_PROFILE="cpu")[1]
