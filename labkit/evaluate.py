@@ -54,14 +54,12 @@ def evaluate(model, tokenizer, rows, *, task="tickets", prompts=None, **options)
     """Generate an answer to every row and score it: returns the task's Scores.
 
     `prompts` replaces the rows' own prompts (a hard prompt, say); `options` go to `generate`.
-    The answers themselves are kept in `scores.answers`.
+    The answers themselves are in `scores.answers`.
     """
     from labkit import tasks
 
     answers = generate(model, tokenizer, prompts or [row["prompt"] for row in rows], **options)
-    scores = tasks.family(task).score(answers, rows)
-    scores.answers = answers
-    return scores
+    return tasks.family(task).score(answers, rows)
 
 
 def _as_text(prompt, tokenizer):

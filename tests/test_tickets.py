@@ -3,6 +3,7 @@
 import copy
 import gzip
 import json
+import math
 import os
 import re
 import shutil
@@ -45,7 +46,7 @@ def test_less_diversity_means_a_nested_subset_of_phrasings():
     few = {row["phrasing"] for row in t.build("train", 600, diversity=0.1)}
     more = {name for pairs in templates_for("train", 0.3).values() for name, _ in pairs}
     assert few < more
-    assert len(few) == 3 * len(INTENTS)
+    assert len(few) == sum(math.ceil(0.1 * len(pairs)) for pairs in templates_for("train").values())
 
 
 @pytest.mark.parametrize("arguments", [("dev", 5), ("train", 5, 0, 0.0), ("train", 5, 0, 1.5)])
@@ -120,7 +121,7 @@ def test_classes_are_balanced(rows):
         for intent in INTENTS:
             assert sum(row["answer"]["intent"] == intent for row in rows[split]) == n / len(INTENTS)
         shares = {u: sum(row["answer"]["urgency"] == u for row in rows[split]) / n for u in t.URGENCIES}
-        assert 0.17 < shares["low"] < 0.27 and 0.23 < shares["high"] < 0.33
+        assert 0.12 < shares["low"] < 0.25 and 0.15 < shares["high"] < 0.30 and shares["normal"] < 0.70
         for key, low, high in [("product", 0.55, 0.70), ("order", 0.50, 0.67), ("quantity", 0.15, 0.27),
                                ("date", 0.33, 0.46)]:
             assert low < sum(key in row["answer"] for row in rows[split]) / n < high

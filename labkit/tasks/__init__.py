@@ -6,6 +6,7 @@ A family module offers `load() -> datasets.DatasetDict`; a new one is one more l
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from labkit.errors import LabkitError
@@ -24,6 +25,11 @@ def load(name: str) -> DatasetDict:
     Rows are in trl's prompt-completion form. Raises LabkitError for an unknown name, or when the family's
     files are missing or damaged.
     """
+    return family(name).load()
+
+
+def family(name: str) -> ModuleType:
+    """The module of a data family, which renders its prompts and scores its answers."""
     if name not in FAMILIES:
         raise LabkitError(f"There is no data family {name!r}. Known: {', '.join(FAMILIES)}.")
-    return importlib.import_module(FAMILIES[name]).load()
+    return importlib.import_module(FAMILIES[name])

@@ -137,6 +137,7 @@ class Scores:
     exact_rows: list[bool]
     valid_rows: list[bool]
     n: int
+    answers: list[str]  # the texts that were scored
 
 
 def load_object(text: str) -> dict[str, Any] | None:
@@ -202,7 +203,7 @@ def score(texts: list[str], rows: Any) -> Scores:
     fields = {key: _share([answer is not None and answer.get(key, absent) == wanted.get(key, absent)
                            for answer, wanted in zip(answers, gold, strict=True)]) for key in KEYS}
     return Scores(_share(exact_rows), _share(valid_rows), _share([value is not None for value in objects]),
-                  fields, exact_rows, valid_rows, len(gold))
+                  fields, exact_rows, valid_rows, len(gold), list(texts))
 
 
 def _share(verdicts: list[bool]) -> float:

@@ -75,6 +75,10 @@ Tell me please whether {item}[ from {order}] {is} on the way.
 I got no shipping mail for {thing}[ that I ordered on {date}][ under {oid}]. Is the parcel on its way?
 Half of my parcel[, {order},] came, but where {is} {subj}?
 Am I right that my order[ {oid}] has not left yet?
+Has {item} got lost on the way[, {order}]?
+I am still waiting for the postman to bring {item}[, {order}].
+Can you look up where my delivery is[, {order}]?
+No parcel has come yet[, {order}]. What is going on?
 ---
 Still nothing in my letterbox[, {order}]. Has the parcel got lost?
 I keep looking out of the window for the delivery van[ with {item}][, {order}].
@@ -116,6 +120,9 @@ I would like to give {item} back to you[, {order}], still in the box.
 You can have {item} back, {they} {is} not for me[, {order}].
 I want to make use of my right to return {item}[ delivered on {date}][, {order}].
 A return slip for {item} was not in the parcel[, {order}], can you mail me one?
+I do not want to keep {item}[ from {order}], can you take {it} back?
+{subj} will have to go back to you[, {order}].
+Who collects {item}[ from {order}] if I do not keep {it}?
 ---
 I would rather not keep {item}[ from {order}]. How do I get {it} back to you?
 Do you take {item} back[, {order}]?
@@ -157,6 +164,11 @@ We want an exchange: {item}[ from {order}] for the yellow version.
 I want to keep the model but in another colour, so please exchange {item}[, {order}].
 What does an exchange of {item}[ from {order}] for a wider version cost?
 Please send me a replacement in a larger size for {item}[ delivered on {date}][, {order}].
+I picked the wrong colour, can {item} be switched for another one[, {order}]?
+{subj} {is} one size too big, do you have a smaller size for me instead[, {order}]?
+Can I have {item} in red instead of the colour you sent[, {order}]?
+I would prefer the other colour of {item}, can we switch[, {order}]?
+I would rather have the shorter version instead of {thing} you sent[, {order}].
 ---
 Would it be fine to switch {item}[ from {order}] to orange?
 {subj} {is} a tad small. Do you have the next size up for me in return[, {order}]?
@@ -198,6 +210,10 @@ The discount was forgotten[ on {date}], please refund me that amount[, {order}].
 I would prefer my money back for {item}[ from {order}], not a voucher.
 You have had {item} back[ since {date}], yet my refund is missing[, {order}].
 My account was debited[ on {date}] for {thing} I did not get, please refund[, {order}].
+I am still waiting for my money[ from {order}].
+Please pay me back for {item}[, {order}].
+Nothing has come back to my account[ since {date}][ for {order}].
+When do you give me back what I paid for {item}[ on {date}][, {order}]?
 ---
 Kindly reimburse me for {item}[ from {order}].
 Nothing has been credited to my card so far[ for {order}], and {item} went back to you[ on {date}].
@@ -239,6 +255,14 @@ I made a mistake when ordering, cancel my order[ {oid}] please.
 I do not want {item} after all, cancel the purchase please[, {order}].
 I have no use for {item} any more, so my open order[ {oid}] should be cancelled.
 Your button to cancel does not work, please do it for me[: {order}].
+I do not need my order[ {oid}] any more, please stop it.
+Please do not ship my order[ {oid}], I have changed my mind.
+Can you stop the delivery of {item}[, {order}]? I found one elsewhere.
+I have decided against {item}, so do not send {it}[, {order}].
+Is it possible to call off my order[ {oid}][ of {date}]?
+Please take my order[ {oid}] off your list, we do not want it now.
+Drop {item} from my order[ {oid}], I will not be buying {it}.
+I want to undo the order I placed[ on {date}][, {order}].
 ---
 Please scrap my order[ {oid}], I will not be needing {item}.
 I am calling off my order[ {oid}][ placed on {date}].
@@ -280,6 +304,12 @@ A small part came off {item}, can I have a spare part under the guarantee[, {ord
 I registered {item}[ on {date}] and now need the warranty, since {they} {has} a defect[, {order}].
 {subj} {has} lost shape within a year, is this a guarantee case[, {order}]?
 What does the warranty say about wear on {item}[ bought on {date}][, {order}]?
+{subj} broke on the second trip, can you repair {it}[, {order}]?
+Something has come off {item}, would you fix {it} for free[, {order}]?
+{subj}[, bought on {date},] did not last a year, who pays for the repair[, {order}]?
+I have a broken part on {item}. Will you mend {it}[, {order}]?
+{subj} failed on our hike although {they} {is} almost new, do I get a free repair[, {order}]?
+The coating of {item} is coming off, is that something you fix[, {order}]?
 ---
 {subj} gave up in the middle of our hike, will you mend {it} free of charge[, {order}]?
 We have had {thing}[ since {date}] and already something is broken, can your workshop repair {it}[, {order}]?
@@ -321,6 +351,9 @@ Is there any chance to get {item}[ on {date}]?
 Can you tell me about the availability of {item}?
 I plan to buy {new}[ on {date}], will you have {it} there?
 Have you got {item} left in the warehouse?
+Are there still {plural} to be had?
+Could I walk in and buy {item}[ on {date}]?
+Is your shop out of {plural}?
 ---
 Are you out of {plural}?
 {is} {item} something I could walk in and buy[ on {date}]?
@@ -362,6 +395,11 @@ Please correct the address on my order[ {oid}], I mixed up the street.
 [After {date} ]I can only receive parcels at work, so change the address please[, {order}].
 Kindly use my new address for [{order} with ]{item}.
 A new address applies to my order[ {oid}][ starting {date}].
+Please bring {item} to my work address, not to my home[, {order}].
+I gave you the wrong town, can you correct the label[ of {order}]?
+The parcel should go to my mother's house now[, {order}].
+I have a new flat[ from {date}], please send my order[ {oid}] there.
+Can the courier take my order[ {oid}] to another street?
 ---
 I will have relocated[ by {date}], can the parcel follow me there[, {order}]?
 Please reroute [{order} with ]{item} to where I work.
@@ -403,6 +441,12 @@ Is there an invoice for my purchase[ of {date}][, {order}]?
 Please make out the invoice for {item} to my firm[, {order}].
 I cannot open the invoice file[ for {order}][ of {date}], please send it again.
 Would you send the receipt for {item}[ from {order}]?
+I need a bill[ for {order}] for my employer.
+My accountant is missing the bill for {item}[ of {date}][, {order}].
+I need a document that shows the price I paid for {item}[, {order}].
+Can I have the paperwork for my taxes[, {order}][, paid on {date}]?
+Please send me something in writing that shows my payment[ of {date}][ for {order}].
+Would you print the receipt again[ for {order}][ of {date}]?
 ---
 My bookkeeper wants a document showing what I paid[ on {date}] for {item}[, {order}].
 Kindly issue a bill[ for {order}], it was not in the box.
@@ -444,6 +488,9 @@ My order[ {oid}] should have {count}, please change the quantity.
 I made an error in the number of pieces[, {order}][, ordered on {date}]: {count} it should be.
 Please correct the quantity[ in {order}][ to {q}], it is about {prod}.
 How do I change the quantity of {prod} in my order[ {oid}][ to {q}]?
+My order[ {oid}] should be for {count}.
+I miscounted, please send {count}[ instead of {oldq}][, {order}].
+Could you pack {count} rather than what I ordered[, {order}]?
 ---
 Kindly bump my order[ {oid}] to {count_up}.
 On second thought {count} would be the right count for my open order[ {oid}].
@@ -545,16 +592,18 @@ URGENCY = {
     "low": (
         ["No rush.", "There is no hurry.", "Whenever you have time.", "It is not urgent.", "Take your time.",
          "This can wait.", "Answer when it suits you.", "No hurry at all.", "Next week is early enough.",
-         "It does not have to be today.", "No stress, any time is fine.", "I am in no hurry."],
-        ["Whenever you get round to it.", "Nothing pressing.", "It is fine if this takes a while.",
+         "It does not have to be today.", "No stress, any time is fine.", "I am in no hurry.",
+         "Whenever you get round to it."],
+        ["Nothing pressing.", "It is fine if this takes a while.",
          "I can easily wait a few weeks.", "No pressure from my side."],
     ),
     "high": (
         ["This is urgent.", "Please hurry.", "I need an answer today.", "As soon as possible, please.",
          "It is very urgent!", "I need this sorted out at once.", "I cannot wait any longer!",
          "Please reply immediately.", "We leave tomorrow morning!", "This is the third time I am writing!",
-         "I am really angry by now.", "ASAP please!", "I need it by tomorrow.", "This is an emergency."],
-        ["Every hour counts.", "Our flight goes tonight!", "My patience is at an end.",
+         "I am really angry by now.", "ASAP please!", "I need it by tomorrow.", "This is an emergency.",
+         "Every hour counts.", "Our flight goes tonight!"],
+        ["My patience is at an end.",
          "Please treat this with top priority.", "I must have an answer within the hour.", "Drop everything, please!"],
     ),
 }
