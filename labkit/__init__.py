@@ -21,7 +21,7 @@ _HOME = {
     "fit": "labkit.train",
     "Run": "labkit.train",
     "generate": "labkit.evaluate",
-    "evaluate": "labkit.evaluate",
+    "score": "labkit.evaluate",
     "check": "labkit.exercises",
     "solve": "labkit.exercises",
     "record": "labkit.records",
@@ -34,6 +34,8 @@ __all__ = sorted(_HOME)
 def __getattr__(name):
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
+    if name == "plots":
+        return import_module("labkit.plots")
     raise AttributeError(f"module 'labkit' has no attribute {name!r}")
 
 

@@ -11,7 +11,7 @@ COMMANDS = {
     "fetch": ("fetch, verify and convert the base model", None),
     "lesson": ("run a lesson headless and say what it cost: lesson 00", "labkit.execute"),
     "build": ("make notebooks from solutions/*.py: build [NN] [--check] [--execute]", "labkit.build"),
-    "grade": ("grade a folder of submissions: grade FOLDER --seed SECRET --report grades.csv", "labkit.exercises.grade"),
+    "grade": ("grade submissions: grade FOLDER --seed SECRET --report grades.csv", "labkit.exercises.grade"),
     "bench": ("measure: bench form-json", "labkit.bench"),
 }
 
@@ -38,6 +38,9 @@ def main(argv=None):
 
 
 def _run(command, rest):
+    if command in ("doctor", "fetch"):  # these take no options, but --help must not start them
+        usage = argparse.ArgumentParser(prog=f"python -m labkit {command}", description=COMMANDS[command][0])
+        usage.parse_args(rest)
     if command == "doctor":
         return import_module("labkit.doctor").main()
     if command == "fetch":

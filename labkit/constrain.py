@@ -23,14 +23,14 @@ def schema_constraint(tokenizer, schema):
         Vocabulary(tokenizer.eos_token_id, _token_bytes(tokenizer)),
     )
     masks = {}
-    return lambda: SchemaConstraint(index, tokenizer.eos_token_id, len(tokenizer), masks)
+    return lambda: SchemaConstraint(index, tokenizer.eos_token_id, masks)
 
 
 class SchemaConstraint(LogitsProcessor):
     """Sets the logits of tokens that would leave the schema to minus infinity, row by row."""
 
-    def __init__(self, index, end, vocabulary, masks):
-        self.index, self.end, self.vocabulary, self.masks = index, end, vocabulary, masks
+    def __init__(self, index, end, masks):
+        self.index, self.end, self.masks = index, end, masks
         self.states = None
 
     def __call__(self, input_ids, scores):
@@ -40,20 +40,23 @@ class SchemaConstraint(LogitsProcessor):
         else:
             chosen = input_ids[:, -1].tolist()
             self.states = [self._next(*pair) for pair in zip(self.states, chosen, strict=True)]
-        forbidden = torch.stack([self._forbidden(state, scores.device) for state in self.states])
+        width = scores.shape[1]  # a model may have more outputs than its tokenizer has tokens
+        forbidden = torch.stack([self._forbidden(state, width, scores.device) for state in self.states])
         return scores.masked_fill(forbidden, float("-inf"))
 
     def _next(self, state, token):
-        return state if token == self.end else self.index.get_next_state(state, token)
+        following = None if token == self.end else self.index.get_next_state(state, token)
+        return state if following is None else following  # after the end there is only padding
 
-    def _forbidden(self, state, device):
-        if state not in self.masks:
-            mask = torch.ones(self.vocabulary, dtype=torch.bool, device=device)
+    def _forbidden(self, state, width, device):
+        key = state, width, device
+        if key not in self.masks:
+            mask = torch.ones(width, dtype=torch.bool, device=device)
             mask[list(self.index.get_allowed_tokens(state) or [])] = False
             if self.index.is_final_state(state):
                 mask[self.end] = False
-            self.masks[state] = mask
-        return self.masks[state]
+            self.masks[key] = mask
+        return self.masks[key]
 
 
 def _token_bytes(tokenizer):
@@ -66,5 +69,5 @@ def _token_bytes(tokenizer):
             continue
         found.setdefault(bytes(letters[letter] for letter in token), []).append(number)
     if b"{" not in found:
-        raise LabkitError("constrained decoding needs a byte-level BPE tokenizer; this model has another kind")
+        raise LabkitError("constrained decoding needs a byte-level BPE tokenizer, unlike this model's")
     return found

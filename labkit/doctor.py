@@ -38,7 +38,8 @@ def main():
     for finding in findings:
         print(finding)
     failed = sum(finding.state == "FAIL" for finding in findings)
-    print(f"\n{failed} of {len(findings)} checks failed" if failed else "\nready: open lesson 00 with `make lab`")
+    ready = "ready: open lesson 00 with `make lab`"
+    print(f"\n{failed} of {len(findings)} checks failed" if failed else f"\n{ready}")
     return 1 if failed else 0
 
 
@@ -63,14 +64,14 @@ def compare(name, found, pinned):
     """Finding for one version against its pin; `found` None means not installed."""
     if found is None:
         return Finding(name, "FAIL", f"not installed, the course needs {pinned}", "make lab")
-    plain = found.split("+")[0]
+    plain, detail = found.split("+")[0], f"{found}, pinned {pinned}"
     if plain == pinned:
         return Finding(name, "OK", found)
     if name in TESTED and TESTED[name][0] <= _two(plain) <= TESTED[name][1]:
-        return Finding(name, "DIFFERS", f"{found}, pinned {pinned}", "works; numbers may differ a little")
+        return Finding(name, "DIFFERS", detail, "works; numbers may differ a little")
     if name not in TESTED and _two(plain) == _two(pinned):
-        return Finding(name, "DIFFERS", f"{found}, pinned {pinned}", "probably works; `make lab` puts it right")
-    return Finding(name, "FAIL", f"{found}, pinned {pinned}", "run `make lab` and use its .venv")
+        return Finding(name, "DIFFERS", detail, "probably works; `make lab` puts it right")
+    return Finding(name, "FAIL", detail, "run `make lab` and use its .venv")
 
 
 def _two(version):
@@ -128,15 +129,20 @@ def _gpu():
         return
     free, total = torch.cuda.mem_get_info()
     state = "OK" if free > 0.5 * total else "DIFFERS"
-    yield Finding("GPU", state, f"{torch.cuda.get_device_name(0)}, {total / 2**30:.0f} GiB, {free / 2**30:.0f} GiB free",
-                  "" if state == "OK" else "another program uses the card: `nvidia-smi` says which")  # fmt: skip
+    card = f"{torch.cuda.get_device_name(0)}, {total / 2**30:.0f} GiB, {free / 2**30:.0f} GiB free"
+    remedy = "" if state == "OK" else "another program uses the card: `nvidia-smi` says which"
+    yield Finding("GPU", state, card, remedy)
 
 
 def _bf16():
     kind = env.precision()
-    text = {"bf16": "fast: training uses bf16 autocast", "fp16": "not on this card: training uses fp16 with loss scaling",
-            "fp32": "not fast on this CPU: training uses fp32, about a third of the speed"}[kind]  # fmt: skip
-    yield Finding("bf16", "OK" if kind == "bf16" else "DIFFERS", text, "" if kind == "bf16" else "nothing to do")
+    text = {
+        "bf16": "fast: training uses bf16 autocast",
+        "fp16": "not on this card: training uses fp16 with loss scaling",
+        "fp32": "not fast on this CPU: training uses fp32, about a third of the speed",
+    }[kind]
+    fast = kind == "bf16"
+    yield Finding("bf16", "OK" if fast else "DIFFERS", text, "" if fast else "nothing to do")
 
 
 def _bitsandbytes():

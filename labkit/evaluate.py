@@ -43,14 +43,15 @@ def generate(model, tokenizer, prompts, *, max_new_tokens=80, batch_size=64, con
                 logits_processor=[constraint()] if constraint else None,
             )
             new = out[:, inputs["input_ids"].shape[1] :]
-            for number, text in zip(numbers, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            decoded = tokenizer.batch_decode(new, skip_special_tokens=True)
+            for number, text in zip(numbers, decoded, strict=True):
                 answers[number] = text
             bar.update(len(numbers))
     model.train(training)
     return answers
 
 
-def evaluate(model, tokenizer, rows, *, task="tickets", prompts=None, **options):
+def score(model, tokenizer, rows, *, task="tickets", prompts=None, **options):
     """Generate an answer to every row and score it: returns the task's Scores.
 
     `prompts` replaces the rows' own prompts (a hard prompt, say); `options` go to `generate`.

@@ -98,21 +98,26 @@ def run(notebook, cwd, progress=True, timeout=900, name=None, cost=None):
 def main(argv):
     """The command `lesson`; returns the exit code."""
     from labkit.build import source
+    from labkit.records.lesson import run_and_record
 
     parser = argparse.ArgumentParser(prog="python -m labkit lesson", description="Run a lesson headless.")
     parser.add_argument("lesson", metavar="NN", help="lesson number")
     parser.add_argument("--solution", action="store_true", help="run the solution notebook")
+    parser.add_argument("--record", action="store_true", help="write what it cost to data/measurements")
     parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (default: 900)")
     options = parser.parse_args(argv)
     stem = source.find([options.lesson], paths.SOLUTIONS)[0].stem
-    folder = paths.SOLUTIONS if options.solution else paths.NOTEBOOKS
+    folder = paths.SOLUTIONS if options.solution or options.record else paths.NOTEBOOKS
     path = folder / f"{stem}.ipynb"
     if not path.exists():
         where = f"{folder.name}/{path.name}"
         raise LabkitError(f"{where} is not built yet: run `python -m labkit build {stem[:2]}`")
     cost = {}
     try:
-        notebook, seconds, each = run(path, folder, timeout=options.timeout, cost=cost)
+        if options.record:
+            notebook, seconds, each, cost = run_and_record(path, folder, stem, options.timeout)
+        else:
+            notebook, seconds, each = run(path, folder, timeout=options.timeout, cost=cost)
     except KeyboardInterrupt:
         print(f"\n{stem}: stopped, and its kernel with it")
         return 130

@@ -57,6 +57,7 @@ def main(argv):
     parser = argparse.ArgumentParser(prog="python -m labkit build", description=__doc__.splitlines()[0])
     parser.add_argument("lessons", nargs="*", metavar="NN", help="lesson numbers (default: all)")
     parser.add_argument("--execute", action="store_true", help="run the lessons and store their outputs")
+    parser.add_argument("--record", action="store_true", help="with --execute: write data/measurements too")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is stale")
     parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (default: 900)")
     options = parser.parse_args(argv)
@@ -68,21 +69,23 @@ def main(argv):
             print(line)
         print(f"{len(lines)} stale: run `python -m labkit build`" if lines else "everything is up to date")
         return 1 if lines else 0
-    for name in build(options.lessons, execute=options.execute, timeout=options.timeout):
+    if options.record and not options.execute:
+        parser.error("--record needs --execute")
+    for name in build(options.lessons, options.execute, timeout=options.timeout, record=options.record):
         print("wrote", name)
     return 0
 
 
-def build(lessons=(), execute=False, course=None, timeout=900):
+def build(lessons=(), execute=False, course=None, timeout=900, record=False):
     """Write what is out of date and return the names of the files written.
 
     With `execute`, each solution notebook is run under the current profile first; a lesson that
-    fails leaves its files as they were. Raises `LabkitError` for a faulty source or a failing cell.
+    fails leaves its files as they were. `record` also writes what each run cost and measured. Raises `LabkitError` for a faulty source or a failing cell.
     """
     course = course or Course()
     written = []
     for path in source.find(lessons, course.solutions):
-        run = _executed(path, course, timeout) if execute else None
+        run = _executed(path, course, timeout, record) if execute else None
         written += _write(wanted(path, course, run))
     return written + _write(wanted_readmes(course))
 
@@ -149,9 +152,12 @@ def _renewed(text, fill, name):
     return BLOCK.sub(lambda found: f"{found[1]}{source.filled(fill, found[2], None, name)}\n{found[4]}", text)
 
 
-def _executed(path, course, timeout):
+def _executed(path, course, timeout, record):
     from labkit.execute import run
+    from labkit.records.lesson import run_and_record
 
+    if record:
+        return run_and_record(source.read(path, course.points), path.parent, path.stem, timeout)[0]
     return run(source.read(path, course.points), path.parent, timeout=timeout, name=path.stem)[0]
 
 

@@ -6,7 +6,7 @@ import re
 
 from labkit.exercises.spec import Exercise, Mistake, close, register
 
-# ---------------------------------------------------------------- 00.1 loss_labels
+# ---------------------------------------------------------------- 00.2 loss_labels
 
 LOSS_LABELS_STUB = '''\
 def loss_labels(prompt_ids, answer_ids):
@@ -38,7 +38,7 @@ def loss_labels(prompt_ids, answer_ids):
 
 
 register(Exercise(
-    id="00.1",
+    id="00.2",
     title="Where the loss is taken",
     points=2,
     difficulty=1,
@@ -81,7 +81,7 @@ register(Exercise(
     ),
 ))
 
-# ---------------------------------------------------------------- 00.2 exact_match
+# ---------------------------------------------------------------- 00.1 exact_match
 
 EXACT_MATCH_STUB = '''\
 def exact_match(answers, golds):
@@ -190,7 +190,7 @@ def _subset(answers, golds):
 
 
 register(Exercise(
-    id="00.2",
+    id="00.1",
     title="Score strict JSON",
     points=2,
     difficulty=2,

@@ -69,7 +69,8 @@ def _lines(claim):
         return [*lines, "  not measured yet"]
     if whole["claims"].get(claim["id"]) != band_digest(claim):
         raise LabkitError(
-            f"the band of {claim['id']} changed after {claim['record']} was recorded. Put it back, or measure again"
+            f"the band of {claim['id']} changed after {claim['record']} was recorded. "
+            "Put it back, or measure again"
         )
     verdicts = []
     for band in [*claim["bands"], *claim["beside"]]:

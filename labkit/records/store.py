@@ -53,13 +53,17 @@ def read(name, profile="gpu"):
     try:
         whole = json.loads(path.read_text())
     except ValueError as error:
-        raise LabkitError(f"{path} is not valid JSON ({error}). Restore it: git checkout -- {path.name}") from error
-    if whole.get("schema") != SCHEMA:
-        raise LabkitError(f"{path} has schema {whole.get('schema')}, this labkit reads {SCHEMA}. Record it again")
+        restore = f"Restore it: git checkout -- {path}"
+        raise LabkitError(f"{path} is not valid JSON ({error}). {restore}") from error
+    schema = whole.get("schema") if isinstance(whole, dict) else None
+    if schema != SCHEMA:
+        raise LabkitError(f"{path} has schema {schema}, this labkit reads {SCHEMA}. Record it again")
     return whole
 
 
-def write(name, profile, *, seed, seconds, peak_bytes, digest, values=None, scores=None, claims=None, gpu_cells=None):
+def write(
+    name, profile, *, seed, seconds, peak_bytes, digest, values=None, scores=None, claims=None, gpu_cells=None
+):
     """Write a record whole or not at all; returns its path. Units: seconds and bytes."""
     whole = {
         "schema": SCHEMA,
@@ -80,8 +84,11 @@ def write(name, profile, *, seed, seconds, peak_bytes, digest, values=None, scor
     path = path_of(name, profile)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -117,10 +124,13 @@ def data_digest():
 def stale(name, profile="gpu"):
     """Why a record no longer speaks for the code, as a list of reasons; empty when it does."""
     whole = read(name, profile)
+    if whole is None:
+        return [f"{path_of(name, profile).name} was never recorded"]
     reasons = []
     for what, stored in whole["digest"].items():
         if what == "cells":
-            now = _cells_digest(SOLUTIONS / f"{name}.py")
+            source = SOLUTIONS / f"{name}.py"
+            now = _cells_digest(source) if source.exists() else None
         elif what == "data":
             now = data_digest()
         else:
@@ -142,12 +152,14 @@ def _tree(source):
     """The syntax tree of `source` as text, without docstrings; notebook magics are kept as they are."""
     magics = [line for line in source.splitlines() if line.lstrip().startswith(("%", "!"))]
     plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-    tree = ast.parse(plain)
+    try:
+        tree = ast.parse(plain)
+    except SyntaxError:  # a %%bash or %%html cell: no Python, and compared as it stands
+        return source
+    documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module) and ast.get_docstring(node) is not None
-        if documented and len(body) > 1:
-            node.body = body[1:]
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
     # unparse rather than dump: the fields of a dump differ between Python versions.
     return "\n".join([*magics, ast.unparse(tree)])
 
@@ -157,6 +169,7 @@ def _sha(text):
 
 
 def _plain(value):
+    value = value.item() if hasattr(value, "item") else value  # numpy and torch numbers
     return round(value, 6) if isinstance(value, float) else value
 
 

@@ -23,7 +23,6 @@ def fingerprint(encoded, settings, trainable):
 def save(path, state, trainable, optimizer, scaler):
     """Write the checkpoint to a temporary name, then rename it: a kill never leaves half a file."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     whole = {
         **state,
         "weights": {name: parameter.detach().cpu() for name, parameter in trainable.items()},
@@ -34,8 +33,14 @@ def save(path, state, trainable, optimizer, scaler):
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         torch.save(whole, temporary)
         os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise LabkitError(
+            f"checkpoint {path} cannot be written ({str(error).splitlines()[0]}). "
+            "Free disk space, or name a file on another disk"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,11 +49,14 @@ def resume(path, mark, trainable, optimizer, scaler):
     """Load `path` into weights, optimizer and generators; returns the saved state, or None without a file."""
     if not Path(path).exists():
         return None
+    if Path(path).is_dir():
+        raise LabkitError(f"checkpoint {path} is a folder. Name a file, in this folder for instance")
     try:
         whole = torch.load(path, map_location="cpu", weights_only=True)
+        written_for = whole["fingerprint"]
     except Exception as error:  # torch.load raises half a dozen types for a damaged file
         raise LabkitError(f"checkpoint {path} cannot be read ({type(error).__name__}). Delete it") from error
-    if whole["fingerprint"] != mark:
+    if written_for != mark:
         raise LabkitError(
             f"checkpoint {path} belongs to another run (other rows, settings or method). "
             "Delete it, or pass another path"

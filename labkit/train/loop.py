@@ -16,8 +16,9 @@ from labkit import env
 from labkit.errors import LabkitError
 from labkit.train import checkpoint as checkpoints
 from labkit.train.loss import headless, weighted_nll
-from labkit.train.packing import collate, plan
+from labkit.train.packing import check_attention, collate, plan
 from labkit.train.rows import encode_all
+from labkit.train.schedule import check_schedule, groups, rate
 
 CHECK_EVERY = 10  # steps between looks at the loss on a GPU, where looking means waiting
 
@@ -51,8 +52,9 @@ class Run:
 
     def __str__(self):
         return (
-            f"{self.steps} steps, {self.tokens:,} tokens in {self.seconds:.0f} s ({self.tokens_per_second:,.0f} tokens/s, "
-            f"{self.precision}), {self.trainable:,} trainable weights, peak {self.peak_bytes / 1e9:.1f} GB"
+            f"{self.steps} steps, {self.tokens:,} tokens in {self.seconds:.0f} s "
+            f"({self.tokens_per_second:,.0f} tokens/s, {self.precision}), "
+            f"{self.trainable:,} trainable weights, peak {self.peak_bytes / 1e9:.1f} GB"
         )
 
 
@@ -93,14 +95,16 @@ def fit(
     loss that is not finite, and CUDA out of memory.
     """
     settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
+    check_schedule(schedule)
     encoded = encode_all(rows, tokenizer, length, prompt_loss_weight)
     held_out = encode_all(validation, tokenizer, length) if validation is not None else None
     on = next(model.parameters()).device
     precision = precision or env.precision(on)
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    check_attention(model)
     if not trainable:
         raise LabkitError("no weight of this model requires a gradient: there is nothing to train")
-    optimizer = torch.optim.AdamW(_groups(trainable, weight_decay), lr=lr, fused=True)
+    optimizer = torch.optim.AdamW(groups(trainable, weight_decay), lr=lr, fused=True)
     scaler = torch.amp.GradScaler(on.type, enabled=precision == "fp16")
     run = Run(trainable=sum(p.numel() for p in trainable.values()), precision=precision)
     mark = checkpoints.fingerprint(encoded, settings, trainable)
@@ -115,10 +119,13 @@ def fit(
     if on.type == "cuda":
         torch.cuda.reset_peak_memory_stats(on)
 
-    bar = tqdm(total=steps, initial=run.steps, disable=not progress, file=sys.stdout, unit="step", mininterval=0.5)
-    bar.set_description(f"training in {precision}")
+    bar = tqdm(
+        total=steps, initial=run.steps, disable=not progress, file=sys.stdout, unit="step", mininterval=0.5,
+        desc=f"training in {precision}",
+    )  # fmt: skip
     pending, earlier, started = [], run.seconds, time.perf_counter()
-    with _training(model, gradient_checkpointing), headless(model) as head, bar, _memory_advice(batch, length):
+    advice = _memory_advice(batch, length, accumulate)
+    with _training(model, gradient_checkpointing), headless(model) as head, bar, advice:
         forward = torch.compile(model, dynamic=False) if compile else model
         for step in range(run.steps, steps):
             step_batches = next(batches)
@@ -149,8 +156,10 @@ def fit(
                 bar.set_postfix_str(f"loss {run.losses[-1]:.3f}, {run.tokens_per_second:,.0f} tokens/s")
             bar.update()
             if validate:
-                run.validation.append((step + 1, _held_out_loss(forward, head, held_out, batch, length, precision, on)))
-                run.stopped_early = best.see(run.validation[-1][1], trainable) and not last
+                # Never compiled: batches here have as many lengths as there are rows.
+                loss = _held_out_loss(model, head, held_out, batch, precision, on)
+                run.validation.append((step + 1, loss))
+                run.stopped_early = best.see(loss, trainable) and not last
             if save and not run.stopped_early:
                 state = {"fingerprint": mark, "losses": run.losses, "validation": run.validation,
                          "tokens": run.tokens, "seconds": run.seconds, "best": best.state()}  # fmt: skip
@@ -186,21 +195,6 @@ def autocast(device_type, precision):
     return torch.autocast(device_type, types[precision]) if precision in types else nullcontext()
 
 
-def rate(step, steps, warmup, schedule):
-    """Learning-rate factor of a step: linear warm-up, then decay towards 0 (or none)."""
-    ramp = max(1, round(warmup * steps))
-    if step < ramp:
-        return (step + 1) / ramp
-    share = (step - ramp) / max(1, steps - ramp)
-    if schedule == "constant":
-        return 1.0
-    if schedule == "linear":
-        return 1 - share
-    if schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * share))
-    raise LabkitError(f"schedule={schedule!r}: it may be 'linear', 'cosine' or 'constant'")
-
-
 def _batches(encoded, batch, length, seed, pack, accumulate, skip):
     """Lists of `accumulate` batches, for ever, from step `skip` on."""
     bins = plan([len(row) for row in encoded], batch, length, seed, pack)
@@ -208,15 +202,6 @@ def _batches(encoded, batch, length, seed, pack, accumulate, skip):
         pass
     while True:
         yield [collate(encoded, next(bins), length if pack else None) for _ in range(accumulate)]
-
-
-def _groups(trainable, weight_decay):
-    """Weight decay is for matrices: norms and biases go without."""
-    parameters = trainable.values()
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
 
 
 def _finite(pending):
@@ -233,7 +218,7 @@ def _finite(pending):
 
 
 @torch.no_grad()
-def _held_out_loss(model, head, encoded, batch, length, precision, on):
+def _held_out_loss(model, head, encoded, batch, precision, on):
     """Mean loss per answer token over all held-out rows."""
     total = weight = 0.0
     model.eval()
@@ -291,15 +276,15 @@ def _training(model, gradient_checkpointing):
 
 
 @contextmanager
-def _memory_advice(batch, length):
+def _memory_advice(batch, length, accumulate):
     """Turn CUDA's out-of-memory error into advice on which budget to change."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
-        smaller = max(1, batch // 2)
+        halved = f"batch={batch // 2}, accumulate={2 * accumulate} for the same step in half the memory"
         raise LabkitError(
-            f"the GPU ran out of memory with batch={batch}, length={length} ({batch * length:,} tokens at once). "
-            f"Pass batch={smaller}, accumulate=2 for the same step in half the memory, or "
+            f"the GPU ran out of memory with batch={batch}, length={length} "
+            f"({batch * length:,} tokens at once). Pass {halved if batch > 1 else 'a smaller length'}, or "
             "gradient_checkpointing=True; close other programs that use the card"
         ) from error
 

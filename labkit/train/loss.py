@@ -17,7 +17,9 @@ def weighted_nll(hidden, head, targets, weights, chunk=CHUNK):
     only (chunk, vocabulary) of them exist at a time.
     """
     counted = weights.flatten() != 0
-    hidden, targets, weights = hidden.flatten(0, 1)[counted], targets.flatten()[counted], weights.flatten()[counted]
+    hidden, targets, weights = (
+        hidden.flatten(0, 1)[counted], targets.flatten()[counted], weights.flatten()[counted]
+    )  # fmt: skip
     if len(targets) <= chunk:
         return _nll(hidden, head, targets, weights)
     total = hidden.new_zeros((), dtype=torch.float32)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from labkit.errors import LabkitError
+
 LOOKAHEAD = 32  # rows looked through for one that still fits; the rest of a row is padding
 
 
@@ -25,8 +27,9 @@ class Batch:
 
     def to(self, device):
         """The same batch on `device`."""
-        tensors = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if name != "rows"}
-        return Batch(rows=self.rows, **tensors)
+        tensors = {name: value for name, value in vars(self).items() if name != "rows"}
+        moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        return Batch(rows=self.rows, **moved)
 
     @property
     def tokens(self):
@@ -34,11 +37,24 @@ class Batch:
         return int((self.documents > 0).sum())
 
     def mask(self):
-        """Boolean attention mask (batch, 1, length, length): earlier tokens of the same document."""
+        """Boolean attention mask (batch, 1, length, length): earlier tokens of the same document.
+
+        SDPA reads True as "look here"; eager attention would add it as a 1 and keep nothing apart.
+        """
         length = self.ids.shape[1]
         same = self.documents[:, :, None] == self.documents[:, None, :]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).tril()
         return (same & causal)[:, None]
+
+
+def check_attention(model):
+    """Raise LabkitError unless the model uses SDPA, the one kind of attention that obeys `Batch.mask`."""
+    kind = getattr(model.config, "_attn_implementation", None)
+    if kind not in (None, "sdpa"):
+        raise LabkitError(
+            f"the model uses {kind!r} attention, under which packed rows would see each other. "
+            "Call model.set_attn_implementation('sdpa') before fit"
+        )
 
 
 def plan(lengths, batch, length, seed, pack=True):

@@ -47,8 +47,13 @@ def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0):
                 f"row {number} has no {' and no '.join(missing)}. Every training row needs both, "
                 "as lists of messages or as strings: remove the row or fill it in"
             )
+        if isinstance(row["prompt"], str) != isinstance(row["completion"], str):
+            raise LabkitError(
+                f"row {number} mixes a string and messages: make its prompt and its completion both "
+                "lists of messages, or both strings"
+            )
         one = encode(row, tokenizer, prompt_loss_weight)
-        if sum(one.weights[1:]) == 0:
+        if sum(one.weights[1:]) == 0 or _says_nothing(row["completion"]):
             raise LabkitError(
                 f"row {number} has no answer tokens to learn from: its completion is {row['completion']!r}"
             )
@@ -61,6 +66,13 @@ def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0):
     if not encoded:
         raise LabkitError("there are no rows to train on: `rows` is empty")
     return encoded
+
+
+def _says_nothing(completion):
+    """Are all messages of this completion empty? Their end token alone is no answer."""
+    if isinstance(completion, str):
+        return False
+    return not any(message.get("content") or message.get("tool_calls") for message in completion)
 
 
 def _common(left, right):

@@ -1,0 +1,136 @@
+# The Finetuning Workbook. `make lab` to learn, `make test` to check everything; `make help` lists the rest.
+#
+# Everything is installed into .venv of this folder. Python 3.11 or 3.12 is looked for;
+# `make lab PYTHON=/path/to/python3.12` chooses one.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+N ?=
+LAB_FLAGS ?=
+
+# A given PYTHON decides alone. `make gpu-test` uses it as it is: a GPU machine has its own torch.
+ifeq ($(origin PYTHON),file)
+CANDIDATES := python3.11 python3.12 $(PYTHON)
+GPU_PY := $(PY)
+GPU_SETUP := setup
+else
+CANDIDATES := $(PYTHON)
+GPU_PY := $(PYTHON)
+GPU_SETUP :=
+endif
+
+# JupyterLab refuses to run as root unless told, and must not open a browser where none can show.
+LAB := --ip=127.0.0.1 --LabApp.news_url=None \
+	--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+ifeq ($(shell id -u),0)
+LAB += --allow-root
+endif
+ifeq ($(shell uname)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
+LAB += --no-browser
+endif
+
+.PHONY: help lab lesson test quick build gpu-test clean lock setup
+
+help:
+	@echo "make lab           set up what is missing and open JupyterLab on lesson 00"
+	@echo "make lesson N=00   run a lesson without a browser and say what it cost"
+	@echo "make test          set up what is missing and run everything that CI runs"
+	@echo "make quick         the fast part of the tests"
+	@echo "make build         make the notebooks from solutions/*.py"
+	@echo "make gpu-test      the tests and notebooks that want a GPU (PYTHON=python3: without .venv)"
+	@echo "make lock          renew constraints.txt from requirements.txt (Python 3.11)"
+	@echo "make clean         remove .venv and caches (the base model stays)"
+
+lab: setup
+	@echo "== JupyterLab: open the URL below; Ctrl-C stops it"
+	@exec $(PY) -m jupyterlab $(LAB) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+
+lesson: setup
+	@test -n "$(N)" || { echo "Which lesson? For example: make lesson N=00" >&2; exit 2; }
+	@$(PY) -m labkit lesson $(N)
+
+build: setup
+	@$(PY) -m labkit build
+
+# ---- set-up ----------------------------------------------------------------------------------
+
+setup: $(READY)
+	@$(PY) -m labkit fetch
+
+# The stamp is written last, so that a failed or interrupted set-up is taken up again.
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@if ! $(PY) -c $(SUITABLE) 2>/dev/null; then $(CREATE); fi
+	@echo "== installing the pinned packages into $(VENV): several minutes the first time"
+	@$(PY) -m pip --disable-pip-version-check install -r requirements.txt -c constraints.txt
+	@$(PY) -m pip --disable-pip-version-check install --quiet --no-build-isolation --no-deps -e .
+	@$(PY) -m ipykernel install --sys-prefix --name python3 >/dev/null
+	@touch $@
+
+# Asked by running it: version managers put commands on the PATH that exist and do not run.
+SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+SUITABLE := 'import sys, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+
+define CREATE
+	chosen=; bare=; \
+	for name in $(CANDIDATES); do \
+		if "$$name" -c $(SUPPORTED) >/dev/null 2>&1; then \
+			if "$$name" -c 'import venv, ensurepip' >/dev/null 2>&1; then chosen=$$name; break; fi; \
+			bare=$${bare:-$$name}; \
+		fi; \
+	done; \
+	if [ -z "$$chosen" ] && [ -n "$$bare" ]; then \
+		echo "$$bare has no venv module (Debian and Ubuntu package it apart)." >&2; \
+		echo "Run: sudo apt-get install python3-venv    (or the python3.X-venv of your version)" >&2; exit 1; \
+	elif [ -z "$$chosen" ]; then \
+		echo "Python 3.11 or 3.12 is needed, and none of these is one: $(CANDIDATES)." >&2; \
+		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; \
+	fi; \
+	echo "== creating $(VENV) with $$chosen ($$("$$chosen" --version))"; \
+	rm -rf $(VENV) && "$$chosen" -m venv $(VENV)
+endef
+
+lock:
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && python3.11 -m venv "$$folder" && \
+	"$$folder/bin/pip" --disable-pip-version-check install -r requirements.txt && { \
+		echo "# Every package beneath requirements.txt, locked. Made by 'make lock' on Python 3.11: a clean"; \
+		echo "# environment, 'pip install -r requirements.txt', 'pip freeze' without local suffixes such as"; \
+		echo "# +cpu. The CUDA libraries of a GPU build of torch are not here: torch pins them itself."; \
+		"$$folder/bin/pip" freeze | grep -vE '^(nvidia-|cuda-|triton=)' | sed 's/+.*//' | LC_ALL=C sort -f; \
+	} > "$$folder/constraints.txt" && cp "$$folder/constraints.txt" constraints.txt
+	@echo "wrote constraints.txt"
+
+# ---- checks ----------------------------------------------------------------------------------
+
+test quick gpu-test: export HF_HUB_OFFLINE := 1
+
+# $(call step,NAME,COMMAND): run, say the seconds; the first step that fails ends make.
+step = @echo "== $(1)"; start=$$SECONDS; $(2) || { echo "== $(1): FAILED" >&2; exit 1; }; \
+	echo "== $(1): $$((SECONDS - start)) s"
+nbval = $(1) -m pytest -q $$($(1) -c "from labkit.nbval_plugin import FLAGS; print(*FLAGS)")
+
+test: setup
+	$(call step,ruff,$(PY) -m ruff check .)
+	$(call step,tests,$(PY) -m pytest -q tests)
+	$(call step,notebooks up to date,$(PY) -m labkit build --check)
+	$(call step,solution notebooks,LABKIT_PROFILE=cpu $(call nbval,$(PY)) solutions/*.ipynb)
+	$(call step,learner notebooks,LABKIT_PROFILE=smoke $(call nbval,$(PY)) notebooks/*.ipynb)
+
+quick: setup
+	$(call step,ruff,$(PY) -m ruff check .)
+	$(call step,tests,$(PY) -m pytest -q -m "not slow" tests)
+	$(call step,notebooks up to date,$(PY) -m labkit build --check)
+
+gpu-test: $(GPU_SETUP)
+	@$(GPU_PY) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA card")'
+	@$(GPU_PY) -m labkit fetch
+	$(call step,GPU tests,$(GPU_PY) -m pytest -q -m gpu tests)
+	$(call step,solution notebooks,LABKIT_PROFILE=gpu $(call nbval,$(GPU_PY)) solutions/*.ipynb)
+	$(call step,learner notebooks,LABKIT_PROFILE=gpu $(call nbval,$(GPU_PY)) notebooks/*.ipynb)
+
+clean:
+	rm -rf $(VENV) labkit.egg-info .pytest_cache .ruff_cache
+	find labkit tests notebooks solutions \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+	@echo "the base model stays in its cache: $${LABKIT_CACHE:-$${XDG_CACHE_HOME:-~/.cache}/labkit}"

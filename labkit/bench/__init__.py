@@ -1,0 +1,14 @@
+"""Measurements behind the claims: `python -m labkit bench NAME`. Each writes data/measurements/NAME.json."""
+
+from importlib import import_module
+
+from labkit.errors import LabkitError
+
+BENCHES = {"form-json": "labkit.bench.form_json"}
+
+
+def main(argv):
+    """Run one benchmark by name; the rest of the arguments are its own."""
+    if not argv or argv[0] not in BENCHES:
+        raise LabkitError(f"name a benchmark: {', '.join(BENCHES)}")
+    return import_module(BENCHES[argv[0]]).main(argv[1:])

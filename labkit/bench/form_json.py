@@ -1,0 +1,101 @@
+"""The claim form-json: is output strictly valid JSON after prompting, constrained decoding, finetuning?
+
+Every prompt of a fixed budget is tried on the validation split; the one with the most schema-valid
+answers is scored on the test split, with and without constrained decoding, beside LoRA with three seeds.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from labkit import env
+from labkit.bench import jobs
+from labkit.records import stats, store
+from labkit.records.claims import digests
+
+NAME = "form_json"
+SEEDS = (0, 1, 2)
+LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+BUDGET = {"steps": 300, "lr": 2e-3, "batch": 8, "length": 512}
+CODE = ("labkit/bench/form_json.py", "labkit/tasks/tickets.py")
+
+
+def main(argv):
+    """Run what is missing of the benchmark and write data/measurements/form_json.json."""
+    parser = argparse.ArgumentParser(prog="python -m labkit bench form-json", description=__doc__.splitlines()[0])
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (4 use a large GPU well)")
+    parser.add_argument("--folder", default="out/form_json", help="results of single jobs; a second run goes on there")
+    parser.add_argument("--rows", type=int, default=None, help="test rows (default: all; fewer for a trial)")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.job:
+        jobs.write(options.folder, options.job, job(options.job))
+        return 0
+    rows = f"@{options.rows}" if options.rows else ""
+    tried = [f"try-{number}" for number in range(len(_prompts()))]
+    tuned = [f"lora-{seed}{rows}" for seed in SEEDS]
+    # The long jobs first, so that short ones fill the gaps at the end.
+    first = jobs.run("form-json", [*tuned, *tried], options.folder, options.jobs)
+    best = max(range(len(tried)), key=lambda number: (first[tried[number]]["valid_share"], -number))
+    last = [f"test-{best}{rows}", f"constrained-{best}{rows}"]
+    second = jobs.run("form-json", last, options.folder, options.jobs)
+    whole = {**first, **second}
+    values = {f"validation valid, {whole[name]['prompt']}": whole[name]["valid_share"] for name in tried}
+    values |= {f"validation exact, {whole[name]['prompt']}": whole[name]["exact_share"] for name in tried}
+    values["best prompt"] = whole[last[0]]["prompt"]
+    scores = {}
+    for name, parts in (("finetuned", tuned), ("prompted", last[:1]), ("constrained", last[1:])):
+        for kind in ("valid", "exact"):
+            scores[f"{name}.{kind}"] = {"task": "tickets", "split": "test", "rows": [whole[p][kind] for p in parts]}
+    path = store.write(
+        NAME, "gpu", seed=SEEDS[0], seconds=sum(one["seconds"] for one in whole.values()),
+        peak_bytes=max(one["peak_bytes"] for one in whole.values()), values=values, scores=scores,
+        digest={"data": store.data_digest(), **store.code_digest(*CODE)}, claims=digests(NAME),
+    )  # fmt: skip
+    print(f"wrote {Path(path).name}")
+    return 0
+
+
+def job(name):
+    """One job: `try-2` (prompt 2, validation), `test-2`, `constrained-2`, `lora-0` (seed 0); `@N` limits rows."""
+    import torch
+
+    from labkit import fit, load, load_model, load_tokenizer, score
+    from labkit.constrain import schema_constraint
+    from labkit.tasks import tickets
+
+    started = time.perf_counter()
+    kind, number = name.split("@")[0].split("-")
+    limit = int(name.split("@")[1]) if "@" in name else None
+    torch.set_float32_matmul_precision("high")
+    data, tokenizer, model = load("tickets"), load_tokenizer(), load_model()
+    rows = data["validation" if kind == "try" else "test"]
+    rows = rows.select(range(min(limit or len(rows), len(rows))))
+    options, prompt = {"batch_size": 500, "progress": False}, None
+    if kind == "lora":
+        from peft import LoraConfig, get_peft_model
+
+        env.seed_everything(int(number))
+        model = get_peft_model(model, LoraConfig(**LORA))
+        fit(model, data["train"], tokenizer, **BUDGET, seed=int(number), progress=False)
+    else:
+        prompt = list(_prompts())[int(number)]
+        options["prompts"] = [_prompts()[prompt](row["message"], data["train"]) for row in rows]
+        if kind == "constrained":
+            options["constraint"] = schema_constraint(tokenizer, tickets.SCHEMA)
+    scores = score(model, tokenizer, rows, **options)
+    return {
+        "prompt": prompt,
+        "valid": stats.pack_rows(scores.valid_rows),
+        "exact": stats.pack_rows(scores.exact_rows),
+        "valid_share": scores.valid,
+        "exact_share": scores.exact,
+        "seconds": time.perf_counter() - started,
+        "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
+    }
+
+
+def _prompts():
+    from labkit.tasks.tickets import PROMPTS
+
+    return PROMPTS

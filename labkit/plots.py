@@ -1,0 +1,70 @@
+"""Figures in one style: same size, colours a colour-blind reader can tell apart, alt text."""
+
+import base64
+import io
+
+SIZE = (7.0, 3.6)  # inches; at 100 dpi a figure stays under 40 kB
+# Okabe and Ito's colours, which survive every common colour blindness and grey print.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+LINES = ("-", "--", "-.", ":")
+
+
+def figure(title, xlabel="", ylabel=""):
+    """A new (figure, axes); the title states the finding, axis labels carry units."""
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(figsize=SIZE, dpi=100, layout="constrained")
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", alpha=0.3)
+    return fig, axes
+
+
+def show(fig, alt):
+    """Display `fig` as a PNG with alt text, and close it."""
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
+    plt.close(fig)
+    data = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
+    display(data, raw=True, metadata={"image/png": {"alt": alt}})
+
+
+def losses(run, title, smooth=10):
+    """Training loss over steps: every step pale, and the mean over `smooth` steps."""
+    values = run.losses
+    fig, axes = figure(title, "step", "loss per answer token (nats)")
+    axes.plot(range(1, len(values) + 1), values, color=COLOURS[0], alpha=0.35, linewidth=1, label="each step")
+    smooth = min(smooth, len(values))
+    means = [sum(values[i - smooth : i]) / smooth for i in range(smooth, len(values) + 1)]
+    axes.plot(range(smooth, len(values) + 1), means, color=COLOURS[0], linewidth=2, label=f"mean of {smooth}")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    show(fig, f"Line plot: loss falls from {values[0]:.2f} to {means[-1]:.2f} nats in {len(values)} steps.")
+
+
+def before_and_after(groups, title, ylabel="share of rows right (%)"):
+    """Bars side by side for each label; `groups` maps a series name to {label: share from 0 to 1}."""
+    labels = list(next(iter(groups.values())))
+    fig, axes = figure(title, "", ylabel)
+    width = 0.8 / len(groups)
+    for place, (name, values) in enumerate(groups.items()):
+        at = [x + (place - (len(groups) - 1) / 2) * width for x in range(len(labels))]
+        heights = [100 * values[label] for label in labels]
+        bars = axes.bar(at, heights, width * 0.92, label=name, color=COLOURS[place], hatch=("", "//")[place % 2],
+                        edgecolor="white")  # fmt: skip
+        axes.bar_label(bars, [f"{height:.0f}" for height in heights], fontsize=8, padding=1)
+    axes.set_xticks(range(len(labels)), labels)
+    axes.set_ylim(0, 112)
+    axes.set_yticks(range(0, 101, 25))
+    axes.legend(frameon=False, ncols=len(groups), loc="upper left", bbox_to_anchor=(0, -0.08))
+    parts = []
+    for name, values in groups.items():
+        parts.append(f"{name}: " + ", ".join(f"{label} {values[label]:.0%}" for label in labels))
+    show(fig, "Bar chart. " + ". ".join(parts) + ".")
+

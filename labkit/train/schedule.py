@@ -1,0 +1,33 @@
+"""Learning rates and weight decay: what the optimizer is told."""
+
+import math
+
+from labkit.errors import LabkitError
+
+SCHEDULES = ("linear", "cosine", "constant")
+
+
+def check_schedule(schedule):
+    """Raise LabkitError for a schedule that `rate` does not know."""
+    if schedule not in SCHEDULES:
+        raise LabkitError(f"schedule={schedule!r}: it may be 'linear', 'cosine' or 'constant'")
+
+
+def rate(step, steps, warmup, schedule):
+    """Learning-rate factor of a step: linear warm-up, then decay towards 0 (or none)."""
+    ramp = max(1, round(warmup * steps))
+    if step < ramp:
+        return (step + 1) / ramp
+    share = (step - ramp) / max(1, steps - ramp)
+    if schedule == "constant":
+        return 1.0
+    return 1 - share if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+
+
+def groups(trainable, weight_decay):
+    """Parameter groups for AdamW: weight decay is for matrices, norms and biases go without."""
+    parameters = trainable.values()
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]

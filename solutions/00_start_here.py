@@ -1,0 +1,369 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+# Lesson 00. Source of solutions/00_start_here.ipynb and notebooks/00_start_here.ipynb: `python -m labkit build 00`.
+
+# %% [markdown]
+# # 00 · Your first finetune in three minutes
+#
+# | You will be able to | You need first | Measured budget |
+# |---|---|---|
+# | finetune a real language model, and say in numbers what changed | Python | {{budget}} |
+#
+# An outdoor shop gets thousands of messages. You want each of them as one strict JSON object that a
+# program can file. In this lesson you watch a small language model fail at that, train it for a
+# minute or two, and watch it succeed.
+#
+# Run the cells from top to bottom with Shift+Enter. Two of them are exercises: write a few lines, then run
+# the `check` cell below, which names your mistake. Nothing later depends on your answers.
+
+# %%
+import json
+from collections import Counter
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from labkit import (
+    budget, check, claims, fit, generate, load, load_model, load_tokenizer, machine, plots, profile, record, score,
+    seed_everything, solve,
+)
+
+# %% [markdown]
+# ## The machine
+#
+# The course runs on two CPU cores or on a GPU. The same cells run on both; only this budget differs.
+# `python -m labkit doctor` in a terminal checks everything else.
+
+# %%
+SEED = 0
+numbers = budget(
+    cpu=dict(steps=160, batch=1, length=256, test_rows=128, base_rows=16),
+    gpu=dict(steps=300, batch=8, length=512, test_rows=1000, base_rows=500),
+    smoke=dict(steps=3, batch=1, length=256, test_rows=4, base_rows=1),
+)
+seed_everything(SEED)
+print(f"profile {profile()} on {machine()}: {numbers.steps} training steps")
+
+# %% [markdown]
+# ## The base model
+#
+# SmolLM2-135M-Instruct: small enough to train on a laptop, built like the large ones. Its
+# weights here were stored in 4 bits and expanded again, so it is a little worse than the original.
+
+# %%
+tokenizer = load_tokenizer()
+model = load_model()
+
+# %% tags=["nbval-check-output"]
+shape = model.config
+print(f"{model.num_parameters():,} weights in {shape.num_hidden_layers} layers of width {shape.hidden_size}")
+print(f"{shape.num_attention_heads} query heads share {shape.num_key_value_heads} key and value heads")
+print(f"{shape.vocab_size:,} tokens; input and output embedding are one matrix:", shape.tie_word_embeddings)
+
+# %% [markdown]
+# A model reads token ids, not text. A chat is one long row of them, with markers around each turn:
+
+# %% tags=["nbval-check-output"]
+question = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Name a fruit."}]
+print(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
+print(tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False))
+
+# %% [markdown]
+# Everything after `<|im_start|>assistant` is the model's to write, one token at a time, each the most
+# likely next one. Chat with it:
+
+# %%
+chat = [{"role": "user", "content": "What is the capital of France? Answer in one short sentence."}]
+print(generate(model, tokenizer, [chat], max_new_tokens=30, progress=False)[0])
+
+# %% [markdown]
+# ## The task
+#
+# The messages were written by a program, for a shop that does not exist, so that no model has seen them
+# and every answer can be checked by code. The test split holds phrasings and products that training
+# never shows.
+
+# %% tags=["nbval-check-output"]
+data = load("tickets")
+print({split: len(rows) for split, rows in data.items()})
+row = data["train"][2]
+print(row["message"])
+print(row["answer"])
+print(Counter(json.loads(answer)["intent"] for answer in data["train"]["answer"]).most_common(3))
+
+# %% [markdown]
+# `intent`, `urgency` and `missing` are always there; `product`, `order`, `quantity` and `date` only when
+# the message gives them. `missing` lists what the shop still has to ask for. Order numbers
+# are normalised to `N` and five digits, dates to `MM-DD`, product names to the catalogue's.
+#
+# ## Predict
+#
+# Write your guesses down before you go on. They cost nothing, and a guess that was wrong is
+# remembered.
+#
+# 1. Shown eight solved examples in its prompt, how often does this model give **valid JSON** of the
+#    right form? How often the **exact** object?
+# 2. And after a minute or two of training, on messages phrased in ways it never saw?
+
+# %% [markdown]
+# ## Exercise 00.1: score strict JSON
+#
+# *Difficulty 2 of 5 · 8 minutes · 2 points*
+#
+# A program will read these answers, so nearly right is wrong. Score a list of answers: the share whose
+# JSON object equals the gold object. Key order and white space do not matter; text that is not
+# valid JSON, or that wraps the JSON in a sentence, is wrong.
+#
+# <details><summary>Hint</summary>
+#
+# `json.loads` raises `ValueError` on text that is not JSON. Two dictionaries compare with `==`.
+# </details>
+
+# %% tags=["exercise"]
+def exact_match(answers, golds):
+    """Share of answers whose JSON object equals the gold object.
+
+    answers: list of str, as a model wrote them; golds: list of dict, equally long.
+    Returns a float from 0 to 1.
+    """
+    # BEGIN SOLUTION
+    right = 0
+    for answer, gold in zip(answers, golds, strict=True):
+        try:
+            right += json.loads(answer) == gold
+        except ValueError:                       # not JSON: wrong
+            pass
+    return right / len(golds)
+    # END SOLUTION
+
+
+# %%
+check("00.1", exact_match)
+
+# %% [markdown]
+# ## Before training: prompting
+#
+# The best we could do by prompting is to show solved examples first. This prompt holds eight, as earlier
+# turns of the chat. (It was chosen among six; the table at the end shows them all.)
+
+# %%
+from labkit.tasks.tickets import PROMPTS
+
+test = data["test"].select(range(0, len(data["test"]), len(data["test"]) // numbers.test_rows))
+few = test.select(range(numbers.base_rows))
+prompts = [PROMPTS["8 examples"](row["message"], data["train"]) for row in few]
+before = score(model, tokenizer, few, prompts=prompts)
+print(f"{before.n} rows: {before.valid:.0%} valid, {before.exact:.0%} exact")
+
+# %%
+for row, answer in list(zip(few, before.answers, strict=True))[:3]:
+    print(f"message  {row['message']}\ngold     {row['answer']}\nmodel    {answer}\n")
+
+# %% [markdown]
+# It has caught the form, more or less, and copies values from the examples. The content is wrong:
+# with 135 million weights there is little understanding to prompt for. So change the weights.
+#
+# ## What training sees
+#
+# A training row is a prompt and the answer we want. The model predicts every next token; the
+# **loss** is how surprised it was (minus the log of the probability it gave the right token). We take
+# the loss on the answer only: there is no point in learning to write customers' messages.
+
+# %% tags=["nbval-check-output"]
+row = data["train"][2]
+prompt_ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, return_dict=False)
+whole_ids = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
+answer_ids = whole_ids[len(prompt_ids):]
+print(f"{len(prompt_ids)} prompt tokens, {len(answer_ids)} answer tokens")
+print("the answer ends with the end token:", tokenizer.eos_token in tokenizer.decode(answer_ids[-2:]))
+print([tokenizer.decode(token) for token in answer_ids[:12]])
+
+# %% [markdown]
+# ## Exercise 00.2: where the loss is taken
+#
+# *Difficulty 1 of 5 · 5 minutes · 2 points*
+#
+# Libraries mark positions without loss by the label `-100`. Return the labels for a prompt and an
+# answer: `-100` on the prompt, the token's own id on the answer, its end token included. The model itself
+# compares position t with token t + 1, so do not shift anything.
+#
+# <details><summary>Hint</summary>
+#
+# `[-100] * n` is a list of n masked positions.
+# </details>
+
+# %% tags=["exercise"]
+def loss_labels(prompt_ids, answer_ids):
+    """Labels for training on `prompt_ids + answer_ids`, with the loss on the answer only.
+
+    prompt_ids, answer_ids: lists of int; the last of answer_ids is the end token.
+    Returns a list of int as long as both together.
+    """
+    # BEGIN SOLUTION
+    return [-100] * len(prompt_ids) + list(answer_ids)
+    # END SOLUTION
+
+
+# %%
+check("00.2", loss_labels)
+
+# %% [markdown]
+# From here on the lesson uses its own version, `solve("00.2")`, whatever yours does.
+
+# %% tags=["nbval-check-output"]
+labels = solve("00.2")(prompt_ids, answer_ids)
+print("positions with loss:", sum(label != -100 for label in labels), "of", len(labels))
+
+# %% [markdown]
+# ## Add an adapter
+#
+# Training all 135 million weights works, and lesson 04 does it. Here you freeze them and add a small
+# trainable detour to every linear layer: **LoRA**. Lesson 05 builds it from scratch. For now, see that
+# it is small, and that before training it changes nothing.
+
+# %%
+inputs = tokenizer("The tent arrived with a", return_tensors="pt").to(model.device)
+with torch.no_grad():
+    logits_before = model(**inputs).logits
+model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+
+# %% tags=["nbval-check-output"]
+trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+print(f"{trainable:,} trainable weights, {trainable / model.base_model.model.num_parameters():.1%} of all")
+with torch.no_grad():
+    print("same output as before:", torch.equal(model(**inputs).logits, logits_before))
+
+# %% [markdown]
+# ## Train
+#
+# This is the whole of it. `fit` is a plain training loop: take a few rows, compute the loss, step
+# against the gradient, repeat. The learning rate, 2e-3, is high, as LoRA likes it.
+
+# %%
+run = fit(
+    model, data["train"], tokenizer, steps=numbers.steps, batch=numbers.batch, length=numbers.length, lr=2e-3, seed=SEED
+)
+print(run)
+
+# %%
+plots.losses(run, f"The loss falls from {run.losses[0]:.1f} to {run.losses[-1]:.2f} in {run.steps} steps")
+
+# %% tags=["nbval-check-output", "smoke-skip-compare"]
+start, end = run.losses[0], sum(run.losses[-10:]) / len(run.losses[-10:])
+print("the loss fell by more than 80%:", end < 0.2 * start)
+
+# %% [markdown]
+# ## After training
+#
+# Same model, same test messages, no examples in the prompt: only the message.
+
+# %%
+after = score(model, tokenizer, test, batch_size=128)
+print(f"{after.n} rows: {after.valid:.0%} valid, {after.exact:.0%} exact")
+
+# %%
+for row, answer in list(zip(test, after.answers, strict=True))[:3]:
+    print(f"message  {row['message']}\ngold     {row['answer']}\nmodel    {answer}\n")
+
+# %%
+names = {"valid JSON": "valid", "exact": "exact"}
+series = {}
+for name, scores in {"best prompt": before, "after LoRA": after}.items():
+    series[name] = {"valid JSON": scores.valid, "exact": scores.exact} | scores.fields
+plots.before_and_after(series, f"Exact answers: {before.exact:.0%} by prompting, {after.exact:.0%} after training")
+
+# %% tags=["nbval-check-output", "smoke-skip-compare"]
+print("valid JSON in at least 90%:", after.valid >= 0.90)
+print("exact at least 20 points above the best prompt:", after.exact - before.exact >= 0.20)
+
+# %%
+record(seed=SEED, exact_before=before.exact, valid_before=before.valid, exact_after=after.exact,
+       valid_after=after.valid, training_seconds=run.seconds, tokens=run.tokens,
+       tokens_per_second=run.tokens_per_second, rows_after=after.n, rows_before=before.n)  # fmt: skip
+
+# %% [markdown]
+# Look at the bars: form comes first, then copying (order, quantity, date), then judgement (intent,
+# urgency). More steps go on improving the last of these, as the GPU run below shows.
+#
+# ## The same adapter, off and on
+#
+# The base weights never changed. Switch the adapter off and the old model is back, to the last bit; switch
+# it on and it files tickets. One base can carry many such adapters, each a small file.
+
+# %% tags=["nbval-check-output", "smoke-skip-compare"]
+with torch.no_grad(), model.disable_adapter():
+    print("adapter off, same output as the base model:", torch.equal(model(**inputs).logits, logits_before))
+with torch.no_grad():
+    print("adapter on, same output:", torch.equal(model(**inputs).logits, logits_before))
+print(f"adapter file: {trainable * 4 / 1e6:.1f} MB; base model: {model.base_model.model.num_parameters() * 4 / 1e6:.0f} MB")
+
+# %% [markdown]
+# Now write to it yourself. Change the message and run the cell again.
+
+# %%
+from labkit.tasks.tickets import render
+
+mine = "Hi, my Kestrel 2 tent from order 48213 came on 3 March with a torn floor. I'd like my money back, it's urgent!"
+with model.disable_adapter():
+    print("off:", generate(model, tokenizer, [render(mine)], progress=False, max_new_tokens=40)[0])
+print("on: ", generate(model, tokenizer, [render(mine)], progress=False)[0])
+
+# %% [markdown]
+# ## The same run as the field writes it
+#
+# `fit` is ours, so that you can read it. Most people use `trl`'s SFTTrainer. The same rows and the same
+# method in its words; without a GPU you see what the recorded run printed.
+
+# %% tags=["gpu"]
+# %%gpu
+from trl import SFTConfig, SFTTrainer
+
+settings = SFTConfig(
+    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=32, learning_rate=2e-3,
+    warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
+    max_length=512, save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, seed=SEED,
+)  # fmt: skip
+adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+trainer = SFTTrainer(
+    load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
+    peft_config=adapter, processing_class=tokenizer,
+)  # fmt: skip
+seconds = trainer.train().metrics["train_runtime"]
+theirs = score(trainer.model, tokenizer, test, batch_size=250, progress=False)
+print(f"trl: {theirs.valid:.1%} valid, {theirs.exact:.1%} exact on {theirs.n} rows, {seconds:.0f} s of training")
+print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact on {after.n} rows, {run.seconds:.0f} s of training")
+
+# %% [markdown]
+# ## What the field says, measured
+#
+# > Finetuning makes output strictly valid JSON where prompting is fragile. (claim form-json)
+#
+# Bands were fixed before measuring. Each value stands beside its 95% interval; rows of one phrasing succeed
+# and fail together, so whole phrasings are resampled.
+
+# %% tags=["nbval-check-output"]
+claims("00")
+
+# %% [markdown]
+# Everything that was tried:
+#
+# {{form-json}}
+#
+# Constrained decoding forbids every token that would break the form. It buys validity at no training cost, and
+# no understanding.
+
+# %% [markdown]
+# ## Take-away
+#
+# - Finetuning is: show prompt and answer, take the loss on the answer, step against the gradient, repeat.
+# - A small adapter is enough to teach a form, and it can be switched off.
+# - Valid is not right: count exact answers, on phrasings the model has not seen.
+# - A prompt costs tokens at every request; training costs once.
+# - A measured number needs its rows, its interval and its machine beside it.
+#
+# **Read:** Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021). Ouyang et al., *Training
+# language models to follow instructions with human feedback* (2022), section 3.
+#
+# **Next:** 01_memory_math asks where the memory goes, and predicts it before it measures.
