@@ -23,8 +23,9 @@ GPU_SETUP :=
 endif
 
 # JupyterLab refuses to run as root unless told, and must not open a browser where none can show.
-LAB := --ip=127.0.0.1 --LabApp.news_url=None \
-	--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+LAB := --ip=127.0.0.1 --log-level=WARN --ServerApp.root_dir=. \
+	--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
+	--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 ifeq ($(shell id -u),0)
 LAB += --allow-root
 endif
@@ -46,7 +47,7 @@ help:
 
 lab: setup
 	@echo "== JupyterLab: open the URL below; Ctrl-C stops it"
-	@exec $(PY) -m jupyterlab $(LAB) $(LAB_FLAGS) notebooks/00_start_here.ipynb
+	@exec $(PY) -m jupyterlab $(LAB) $(LAB_FLAGS)
 
 lesson: setup
 	@test -n "$(N)" || { echo "Which lesson? For example: make lesson N=00" >&2; exit 2; }
@@ -66,7 +67,7 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	@echo "== installing the pinned packages into $(VENV): several minutes the first time"
 	@$(PY) -m pip --disable-pip-version-check install -r requirements.txt -c constraints.txt
 	@$(PY) -m pip --disable-pip-version-check install --quiet --no-build-isolation --no-deps -e .
-	@$(PY) -m ipykernel install --sys-prefix --name python3 >/dev/null
+	@IPYTHONDIR=$(VENV)/ipython $(PY) -m ipykernel install --sys-prefix --display-name "Python 3" >/dev/null
 	@touch $@
 
 # Asked by running it: version managers put commands on the PATH that exist and do not run.

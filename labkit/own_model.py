@@ -55,6 +55,8 @@ def _refusal(reason):
 
 def _hub_answers():
     """Can the model hub be reached? Behind a proxy we cannot tell, and say yes."""
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        return False
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
         return True
     hub = urlparse(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
