@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 from urllib.parse import urlparse
 
+from huggingface_hub import snapshot_download
+
 from labkit.errors import LabkitError
 
 # Words in the class names of models that write text; BERT's kin load as causal models all the same.
@@ -23,10 +25,12 @@ def load_own(loader, **options):
         raise LabkitError(
             f"LABKIT_MODEL={name} is not a folder. Correct it, or unset it for the default model"
         )
-    if not path.is_dir() and not _hub_answers():
-        options["local_files_only"] = True
     try:
-        return loader.from_pretrained(str(path) if path.is_dir() else name, **options)
+        if path.is_dir():
+            name = str(path)
+        elif not _hub_answers():
+            name = snapshot_download(name, local_files_only=True)
+        return loader.from_pretrained(name, **options)
     except Exception as error:  # a folder that holds no model fails in half a dozen ways
         reason = "\n".join(f"  {line}" for line in str(error).strip().splitlines()[-3:])
         raise _refusal(reason) from error

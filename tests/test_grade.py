@@ -43,8 +43,8 @@ def exercise_cells(first=LABELS, second=MATCH):
     return [
         cell(SETUP, "setup"),
         {"cell_type": "markdown", "id": "m", "metadata": {}, "source": ["# Text"]},
-        cell(first, "exercise"), cell('check("00.1", loss_labels)'),
-        cell(second, "exercise"), cell('check("00.2", exact_match)'),
+        cell(first, "exercise"), cell('check("00.2", loss_labels)'),
+        cell(second, "exercise"), cell('check("00.1", exact_match)'),
     ]
 
 
@@ -60,8 +60,9 @@ def points(results):
 
 
 def one(tmp_path, cells, limits=QUICK, **options):
-    """Grade one submission and return its two results."""
-    return grade(submit(tmp_path, "00_x", cells), "secret", limits=limits, **options)
+    """Grade one submission and return its two results, that of `loss_labels` first."""
+    results = grade(submit(tmp_path, "00_x", cells), "secret", limits=limits, **options)
+    return sorted(results, key=lambda result: result.exercise != "00.2")
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def no_bwrap(monkeypatch):
 def test_each_submission_gets_the_points_it_earned_in_every_report(tmp_path):
     work = tmp_path / "work"
     submit(work, "ada/00_first", exercise_cells())
-    submit(work, "bob/00_first", exercise_cells(second=find("00.2").stub))
+    submit(work, "bob/00_first", exercise_cells(second=find("00.1").stub))
     unmasked = LABELS.replace("[-100] * len(prompt_ids)", "prompt_ids")
     submit(work, "cyd/00_first", exercise_cells(first=unmasked))
     submit(work, "ada/.ipynb_checkpoints/00_first-checkpoint", exercise_cells())
@@ -91,18 +92,18 @@ def test_each_submission_gets_the_points_it_earned_in_every_report(tmp_path):
     report = tmp_path / "out" / "grades.csv"
     results = grade(work, "secret", report, QUICK)
     assert points(results) == {
-        ("=eve|<b>/00_first", "00.1"): 2, ("=eve|<b>/00_first", "00.2"): 0,
-        ("ada/00_first", "00.1"): 2, ("ada/00_first", "00.2"): 2,
-        ("bob/00_first", "00.1"): 2, ("bob/00_first", "00.2"): 0,
-        ("cyd/00_first", "00.1"): 0, ("cyd/00_first", "00.2"): 2,
-        ("dan/00_first", "00.1"): 0, ("dan/00_first", "00.2"): 0,
+        ("=eve|<b>/00_first", "00.2"): 2, ("=eve|<b>/00_first", "00.1"): 0,
+        ("ada/00_first", "00.2"): 2, ("ada/00_first", "00.1"): 2,
+        ("bob/00_first", "00.2"): 2, ("bob/00_first", "00.1"): 0,
+        ("cyd/00_first", "00.2"): 0, ("cyd/00_first", "00.1"): 2,
+        ("dan/00_first", "00.2"): 0, ("dan/00_first", "00.1"): 0,
     }
     messages = {(r.submission[:3], r.exercise): r.message for r in results}
-    assert messages["ada", "00.1"] == "correct"
-    assert messages["bob", "00.2"] == "not attempted yet"
-    assert messages["cyd", "00.1"] == "nothing is masked: the prompt's labels must be -100"
-    assert messages["dan", "00.1"].startswith("not a readable notebook")
-    assert messages["=ev", "00.2"] == "the exercise cell is missing"
+    assert messages["ada", "00.2"] == "correct"
+    assert messages["bob", "00.1"] == "not attempted yet"
+    assert messages["cyd", "00.2"] == "nothing is masked: the prompt's labels must be -100"
+    assert messages["dan", "00.2"].startswith("not a readable notebook")
+    assert messages["=ev", "00.1"] == "the exercise cell is missing"
 
     rows = list(csv.DictReader(report.open(newline="")))
     assert list(rows[0]) == ["submission", "exercise", "points", "max_points", "message"]
@@ -135,33 +136,33 @@ def test_the_command_says_what_is_wrong_with_its_arguments(tmp_path, monkeypatch
 
 
 def test_the_seed_decides_the_inputs_so_public_answers_learned_by_heart_earn_nothing(tmp_path):
-    exercise = find("00.1")
+    exercise = find("00.2")
     table = {repr(args): exercise.reference(*args) for args in exercise.draw(0)}
     by_heart = f"table = {table!r}\ndef loss_labels(p, a):\n    return table.get(repr((p, a)))\n"
     first, second = one(tmp_path, exercise_cells(by_heart))
     assert (first.points, second.points) == (0, 2)
-    assert draw_seed("a", exercise) != draw_seed("b", exercise) != draw_seed("b", find("00.2"))
+    assert draw_seed("a", exercise) != draw_seed("b", exercise) != draw_seed("b", find("00.1"))
 
 
 def test_cells_are_found_by_grade_id_by_check_cell_and_without_any_tags():
-    marked = [cell("A", solution=True, grade=False, grade_id="exercise-00-2"),
-              cell("B", solution=True, grade=False, grade_id="00.1"),
-              cell("C", solution=False, grade=True, grade_id="test-00-1")]
+    marked = [cell("A", solution=True, grade=False, grade_id="exercise-00-1"),
+              cell("B", solution=True, grade=False, grade_id="00.2"),
+              cell("C", solution=False, grade=True, grade_id="test-00-2")]
     _, found = notebook.answers([notebook._cell(c) for c in marked])
-    assert {k: v.cells for k, v in found.items()} == {"00.2": ["A"], "00.1": ["B"]}
+    assert {k: v.cells for k, v in found.items()} == {"00.1": ["A"], "00.2": ["B"]}
     for tags in (["exercise"], []):
         between = [cell("print(2)")] if tags else []
-        cells = [cell("def f(): 1", *tags), *between, cell('x = 1\ncheck("00.1", f)')]
+        cells = [cell("def f(): 1", *tags), *between, cell('x = 1\ncheck("00.2", f)')]
         _, found = notebook.answers([notebook._cell(c) for c in cells])
-        assert found["00.1"].cells == ["def f(): 1"] and found["00.1"].function == "f"
-    unrelated = [cell("def g(): 1"), cell('check("00.1", f)')]
+        assert found["00.2"].cells == ["def f(): 1"] and found["00.2"].function == "f"
+    unrelated = [cell("def g(): 1"), cell('check("00.2", f)')]
     _, found = notebook.answers([notebook._cell(c) for c in unrelated])
-    assert found["00.1"].cells == []
+    assert found["00.2"].cells == []
 
 
 def test_a_renamed_function_counts_and_a_missing_import_is_explained(tmp_path):
     renamed = exercise_cells(LABELS.replace("loss_labels", "mine"))
-    renamed[3] = cell("check('00.1', mine)")
+    renamed[3] = cell("check('00.2', mine)")
     assert one(tmp_path, renamed)[0].points == 2
     unimported = one(tmp_path, exercise_cells()[1:])[1]
     assert unimported.points == 0
@@ -173,7 +174,7 @@ def test_a_notebook_of_another_name_is_still_graded_on_every_exercise_of_its_les
     submit(tmp_path, "ada", exercise_cells()[:4])
     (tmp_path / "bob.ipynb").write_text("not json")
     assert points(grade(tmp_path, "s", limits=QUICK)) == {
-        ("ada", "00.1"): 2, ("ada", "00.2"): 0, ("bob", "00.1"): 0, ("bob", "00.2"): 0,
+        ("ada", "00.2"): 2, ("ada", "00.1"): 0, ("bob", "00.2"): 0, ("bob", "00.1"): 0,
     }
     (result,) = grade(tmp_path / "bob.ipynb", "s")
     assert (result.exercise, result.points, result.max_points) == ("-", 0, 0)
@@ -231,11 +232,11 @@ HOSTILE = {
         "import os, time\nwhile True:\n    for fd in range(3, 16):\n"
         "        try: os.write(fd, b' ')\n        except OSError: pass\n    time.sleep(0.01)"
     ),
-    "printed verdict": "print('00.1  correct  2 of 2 points')" + LAZY,
+    "printed verdict": "print('00.2  correct  2 of 2 points')" + LAZY,
     "no function": "loss_labels = 2",
     "syntax error": "def loss_labels(p, a:",
     "null byte": "x = '\0'",
-    "import of the reference": "from labkit.exercises import solve\nloss_labels = solve('00.1')",
+    "import of the reference": "from labkit.exercises import solve\nloss_labels = solve('00.2')",
     "patched check": "import labkit\nlabkit.check = lambda *a: 2" + LAZY,
 }
 
@@ -381,7 +382,7 @@ def test_a_labkit_among_the_libraries_and_the_submissions_are_covered(tmp_path, 
 def test_without_bubblewrap_the_grader_warns_loudly_and_still_grades(tmp_path, capsys, no_bwrap):
     report = tmp_path / "grades.csv"
     results = grade(submit(tmp_path, "00_x", exercise_cells(HOSTILE["exit in the call"])), "s", report, QUICK)
-    assert [r.points for r in results] == [0, 2]
+    assert {r.exercise: r.points for r in results} == {"00.1": 2, "00.2": 0}
     err = capsys.readouterr().err
     assert err.count("WARNING") >= 3 and "bubblewrap" in err
     assert json.loads(report.with_suffix(".json").read_text())["sandboxed"] is False

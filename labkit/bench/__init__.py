@@ -9,6 +9,9 @@ BENCHES = {"form-json": "labkit.bench.form_json"}
 
 def main(argv):
     """Run one benchmark by name; the rest of the arguments are its own."""
+    if argv[:1] in (["-h"], ["--help"]):
+        print(f"usage: python -m labkit bench NAME [options]\n\nNAME is {', '.join(BENCHES)}")
+        return 0
     if not argv or argv[0] not in BENCHES:
         raise LabkitError(f"name a benchmark: {', '.join(BENCHES)}")
     return import_module(BENCHES[argv[0]]).main(argv[1:])

@@ -24,8 +24,9 @@ def encode(row, tokenizer, prompt_loss_weight=0.0):
     """
     prompt, completion = row["prompt"], row["completion"]
     if isinstance(prompt, str):
+        end = "" if completion.endswith(tokenizer.eos_token) else tokenizer.eos_token
         start = tokenizer(prompt).input_ids
-        whole = tokenizer(prompt + completion + tokenizer.eos_token).input_ids
+        whole = tokenizer(prompt + completion + end).input_ids
     else:
         start = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
         whole = tokenizer.apply_chat_template([*prompt, *completion], return_dict=False)
