@@ -25,6 +25,7 @@ _HOME = {
     "check": "labkit.exercises",
     "solve": "labkit.exercises",
     "record": "labkit.records",
+    "recorded": "labkit.records",
     "claims": "labkit.records",
 }
 
@@ -52,6 +53,11 @@ def _in_notebook():
 
 
 if _in_notebook():
+    import warnings
+
     from labkit.magic import register
+
+    # peft asks transformers by an old name; nothing a learner could do about it.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
 
     register()

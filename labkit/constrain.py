@@ -1,6 +1,7 @@
 """Constrained decoding: only tokens that keep the answer inside a JSON Schema may be chosen."""
 
 import json
+from itertools import permutations
 
 import torch
 from transformers import LogitsProcessor
@@ -16,10 +17,9 @@ def schema_constraint(tokenizer, schema):
     BPE tokenizer, which the embedded default has.
     """
     from outlines_core import Index, Vocabulary
-    from outlines_core.json_schema import build_regex_from_schema
 
     index = Index(
-        build_regex_from_schema(json.dumps(schema), whitespace_pattern=""),
+        _regex(schema),
         Vocabulary(tokenizer.eos_token_id, _token_bytes(tokenizer)),
     )
     masks = {}
@@ -57,6 +57,37 @@ class SchemaConstraint(LogitsProcessor):
                 mask[self.end] = False
             self.masks[key] = mask
         return self.masks[key]
+
+
+# Stands in the schema for integers from this minimum on, and is replaced in the regular expression.
+FROM = {0: ("NATURALNUMBER", "(0|[1-9][0-9]*)"), 1: ("POSITIVENUMBER", "[1-9][0-9]*")}
+
+
+def _regex(schema):
+    """The regular expression of a schema, with the two rules that outlines_core passes over in silence."""
+    from outlines_core.json_schema import build_regex_from_schema
+
+    regex = build_regex_from_schema(json.dumps(_spelled_out(schema)), whitespace_pattern="")
+    for name, digits in FROM.values():
+        regex = regex.replace(f'"{name}"', digits)
+    return regex
+
+
+def _spelled_out(node):
+    """The same schema with unique items as a list of all choices, and a minimum as a stand-in."""
+    if isinstance(node, list):
+        return [_spelled_out(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("uniqueItems") and "enum" in node.get("items", {}):
+        choices = node["items"]["enum"]
+        counts = range(node.get("minItems", 0), node.get("maxItems", len(choices)) + 1)
+        return {"enum": [list(few) for count in counts for few in permutations(choices, count)]}
+    if node.get("type") == "integer" and "minimum" in node:
+        if node["minimum"] not in FROM:
+            raise LabkitError(f"constrained decoding knows the minimum 0 or 1, not {node['minimum']}")
+        return {"const": FROM[node["minimum"]][0]}
+    return {name: _spelled_out(part) for name, part in node.items()}
 
 
 def _token_bytes(tokenizer):

@@ -24,10 +24,11 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 1280, 1000
-READY = """async () => {
+# Resolves to false where the kernel is not ready in time, as when JupyterLab asks which one to start.
+READY = """() => {
     const panel = window.jupyterapp.shell.currentWidget;
-    await panel.context.ready;
-    await panel.sessionContext.ready;
+    const ready = panel.context.ready.then(() => panel.sessionContext.ready).then(() => true);
+    return Promise.race([ready, new Promise(resolve => setTimeout(() => resolve(false), 30000))]);
 }"""
 # Everything is drawn at once, so that a picture is complete; by default only what is in view is.
 SETTINGS = {
@@ -101,7 +102,8 @@ def opened(address, name):
             page.goto(f"{address}/lab/tree/{name}?reset&token=t")
             page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=45_000)
             page.wait_for_function("window.jupyterapp !== undefined")
-            page.evaluate(READY)
+            if not page.evaluate(READY):
+                raise RuntimeError(f"{name}: the kernel was not ready in 30 s (does the notebook name one?)")
             command(page, "application:toggle-left-area")
             page.wait_for_timeout(500)  # formulas and pictures settle
             yield page

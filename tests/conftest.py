@@ -74,7 +74,7 @@ def make_tiny(seed=0, **changes):
     return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """`make_tiny`, to be called as often as a test needs models."""
     return make_tiny

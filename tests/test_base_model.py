@@ -354,8 +354,9 @@ def test_digits_are_split_and_double_spaces_kept(tokenizer):
 
 
 @pytest.mark.parametrize("text", [
-    "", " ", "  two  spaces  ", "\ttab\n\nlines\r\n", "N48213", "3.14159 and 1,000,000", "naïve café", "日本語",
-    "a\u00a0b", "🙂👩\u200d👩\u200d👧", '{"intent":"return","order":"N00012"}', "don't  stop!!!", "x" * 300, "٣٤",
+    "", " ", "  two  spaces  ", "\ttab\n\nlines\r\n", "N48213", "3.14159 and 1,000,000", "naïve café",
+    "日本語", "a\u00a0b", "🙂👩\u200d👩\u200d👧", '{"intent":"return","order":"N00012"}', "don't  stop!!!",
+    "x" * 300, "٣٤",
 ])  # fmt: skip
 def test_text_survives_encoding_and_decoding(tokenizer, text):
     assert tokenizer.decode(tokenizer(text).input_ids) == text

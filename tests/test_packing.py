@@ -163,7 +163,8 @@ def test_the_mask_shows_earlier_tokens_of_the_same_row_and_nothing_else():
 
 @torch.no_grad()
 def logits_of(model, batch, mask):
-    return model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=mask, use_cache=False).logits
+    inputs = {"input_ids": batch.ids, "position_ids": batch.positions, "attention_mask": mask}
+    return model(**inputs, use_cache=False).logits
 
 
 def test_packed_rows_see_nothing_of_each_other(tiny, encoded):

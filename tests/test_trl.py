@@ -16,7 +16,9 @@ def rows(request, tickets, tokenizer):
         return four
     return [
         {
-            "prompt": tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False),
+            "prompt": tokenizer.apply_chat_template(
+                row["prompt"], add_generation_prompt=True, tokenize=False
+            ),
             "completion": row["completion"][0]["content"],
         }
         for row in four
@@ -35,11 +37,16 @@ def trainer(rows, tokenizer, tiny, tmp_path):
     return SFTTrainer(tiny(), args=settings, train_dataset=data, processing_class=tokenizer)
 
 
+def learned(row):
+    """The labels of one of our rows: its tokens where they count, -100 elsewhere."""
+    return [token if weight else -100 for token, weight in zip(row.ids, row.weights, strict=True)]
+
+
 def test_rows_are_tokenized_and_masked_as_trl_does(trainer, rows, tokenizer):
     ours = encode_all(rows, tokenizer, 512)
     theirs = list(trainer.train_dataset)
     assert [row.ids for row in ours] == [list(row["input_ids"]) for row in theirs]
-    assert [row.weights for row in ours] == [list(row["completion_mask"]) for row in theirs]
+    assert [learned(row) for row in ours] == [list(row["labels"]) for row in theirs]
     assert all(0 < sum(row.weights) < len(row) for row in ours)
 
 

@@ -27,7 +27,8 @@ def run(bench, names, folder, jobs=1):
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                running[waiting[0]] = _start(bench, waiting.pop(0), folder)
+                name = waiting.pop(0)
+                running[name] = _start(bench, name, folder)
             for name, process in list(running.items()):
                 if process.poll() is None:
                     continue

@@ -32,6 +32,14 @@ def record(**values):
         note(path, "values", {name: _plain(value) for name, value in values.items()})
 
 
+def recorded(name, value):
+    """One value of a GPU record, such as `recorded("form_json", "best prompt")`; LabkitError without one."""
+    whole = read(name)
+    if whole is None or value not in whole["values"]:
+        raise LabkitError(f"no recorded value {value!r} in {path_of(name).name}: take it from the repository")
+    return whole["values"][value]
+
+
 def note(path, section, entries):
     """Merge `entries` into one section of the JSON file at `path`, which may not exist yet."""
     path = Path(path)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -42,7 +43,8 @@ def save(path, state, trainable, optimizer, scaler):
             "Free disk space, or name a file on another disk"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def resume(path, mark, trainable, optimizer, scaler):

@@ -1,0 +1,46 @@
+"""The committed records: readable, current, and the source of every generated number."""
+
+import pytest
+
+from labkit.paths import MEASUREMENTS, SOLUTIONS
+from labkit.records import store, tables
+from labkit.records.claims import ledger
+
+FILES = sorted(MEASUREMENTS.glob("*.json"))
+
+
+def parts(path):
+    """(name, profile) of a measurement file."""
+    name, _, profile = path.stem.partition(".")
+    return name, profile or "gpu"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_record_still_speaks_for_the_code_it_was_made_with(path):
+    assert store.stale(*parts(path)) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_record_says_what_made_it(path):
+    whole = store.read(*parts(path))
+    assert (whole["name"], whole["profile"]) == parts(path)
+    assert whole["machine"]["device"] and whole["machine"]["python"] and whole["versions"]["torch"]
+    assert whole["seconds"] > 0 and whole["peak_bytes"] > 0
+    if whole["profile"] == "gpu":
+        assert "NVIDIA" in whole["machine"]["device"]
+
+
+@pytest.mark.parametrize("source", sorted(SOLUTIONS.glob("[0-9][0-9]_*.py")), ids=lambda path: path.stem)
+def test_every_lesson_has_a_record_of_both_profiles_and_a_line_in_the_syllabus(source):
+    assert store.read(source.stem, "gpu") and store.read(source.stem, "cpu")
+    assert source.stem in dict(tables.SYLLABUS)
+    assert f"[{source.stem}]" in tables.syllabus()
+
+
+@pytest.mark.parametrize("claim", ledger(), ids=lambda claim: claim["id"])
+def test_every_claim_of_the_ledger_names_a_record_with_three_seeds_and_the_whole_test_split(claim):
+    scores = store.read(claim["record"])["scores"]
+    for band in [*claim["bands"], *claim["beside"]]:
+        rows = scores[band["score"]]["rows"]
+        assert all(int(one.split(":")[0]) >= 5000 for one in rows)
+    assert max(len(scores[band["score"]]["rows"]) for band in claim["bands"]) >= 3
