@@ -56,8 +56,8 @@ def before_and_after(groups, title, ylabel="share of rows right (%)"):
     for place, (name, values) in enumerate(groups.items()):
         at = [x + (place - (len(groups) - 1) / 2) * width for x in range(len(labels))]
         heights = [100 * values[label] for label in labels]
-        bars = axes.bar(at, heights, width * 0.92, label=name, color=COLOURS[place], hatch=("", "//")[place % 2],
-                        edgecolor="white")  # fmt: skip
+        style = {"color": COLOURS[place], "hatch": ("", "//")[place % 2], "edgecolor": "white"}
+        bars = axes.bar(at, heights, width * 0.92, label=name, **style)
         axes.bar_label(bars, [f"{height:.0f}" for height in heights], fontsize=8, padding=1)
     axes.set_xticks(range(len(labels)), labels)
     axes.set_ylim(0, 112)

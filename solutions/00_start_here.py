@@ -2,7 +2,7 @@
 # jupyter:
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 # ---
-# Lesson 00. Source of solutions/00_start_here.ipynb and notebooks/00_start_here.ipynb: `python -m labkit build 00`.
+# Lesson 00. `python -m labkit build 00` makes both notebooks from this file.
 
 # %% [markdown]
 # # 00 · Your first finetune in three minutes
@@ -26,8 +26,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from labkit import (
-    budget, check, claims, fit, generate, load, load_model, load_tokenizer, machine, plots, profile, record,
-    recorded, score, seed_everything, solve,
+    budget, check, claims, fit, generate, load, load_model, load_tokenizer, machine, plots, profile,
+    record, recorded, score, seed_everything, solve,
 )
 
 # %% [markdown]
@@ -39,9 +39,9 @@ from labkit import (
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=160, batch=1, length=256, test_rows=128, base_rows=16),
-    gpu=dict(steps=300, batch=8, length=512, test_rows=1000, base_rows=500),
-    smoke=dict(steps=3, batch=1, length=256, test_rows=4, base_rows=1),
+    cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=16),
+    gpu=dict(steps=300, lr=2e-3, batch=8, length=512, test_rows=1000, base_rows=500),
+    smoke=dict(steps=3, lr=3e-3, batch=1, length=256, test_rows=4, base_rows=1),
 )
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}: {numbers.steps} training steps")
@@ -164,8 +164,8 @@ for row, answer in list(zip(few, before.answers, strict=True))[:3]:
     print(f"message  {row['message']}\ngold     {row['answer']}\nmodel    {answer}\n")
 
 # %% [markdown]
-# It has caught the form, more or less, and copies values from the examples. The content is wrong:
-# with 135 million weights there is little understanding to prompt for. So change the weights.
+# Sometimes it catches the form, and it copies values out of the examples. The content is wrong: with
+# 135 million weights there is little understanding to prompt for. So change the weights.
 #
 # ## What training sees
 #
@@ -229,7 +229,8 @@ print("positions with loss:", sum(label != -100 for label in labels), "of", len(
 inputs = tokenizer("The tent arrived with a", return_tensors="pt").to(model.device)
 with torch.no_grad():
     logits_before = model(**inputs).logits
-model = get_peft_model(model, LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+model = get_peft_model(model, adapter)
 
 # %% tags=["nbval-check-output"]
 trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -241,12 +242,14 @@ with torch.no_grad():
 # ## Train
 #
 # This is the whole of it. `fit` is a plain training loop: take a few rows, compute the loss, step
-# against the gradient, repeat. The learning rate, 2e-3, is high, as LoRA likes it.
+# against the gradient, repeat. The learning rate, a few
+# thousandths, is high: LoRA wants about ten times what full finetuning does (lesson 05 measures it).
 
 # %%
 run = fit(
-    model, data["train"], tokenizer, steps=numbers.steps, batch=numbers.batch, length=numbers.length, lr=2e-3, seed=SEED
-)
+    model, data["train"], tokenizer, steps=numbers.steps, batch=numbers.batch, length=numbers.length,
+    lr=numbers.lr, seed=SEED,
+)  # fmt: skip
 print(run)
 
 # %%
@@ -273,7 +276,8 @@ for row, answer in list(zip(test, after.answers, strict=True))[:3]:
 series = {}
 for name, scores in {"best prompt": before, "after LoRA": after}.items():
     series[name] = {"valid JSON": scores.valid, "exact": scores.exact} | scores.fields
-plots.before_and_after(series, f"Exact answers: {before.exact:.0%} by prompting, {after.exact:.0%} after training")
+finding = f"Exact answers: {before.exact:.0%} by prompting, {after.exact:.0%} after training"
+plots.before_and_after(series, finding)
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 print("valid JSON in at least 90%:", after.valid >= 0.90)
@@ -306,7 +310,7 @@ print(f"adapter: {trainable * 4 / 1e6:.1f} MB in fp32; base model: {base_weights
 # %%
 from labkit.tasks.tickets import render
 
-mine = "Hi, my Kestrel 2 tent from order 48213 came on 3 March with a torn floor. I'd like my money back, it's urgent!"
+mine = "Hi, I would like to return my Kestrel 2 tent from order 48213, it came on 3 March. It is urgent!"
 with model.disable_adapter():
     print("off:", generate(model, tokenizer, [render(mine)], progress=False, max_new_tokens=40)[0])
 print("on: ", generate(model, tokenizer, [render(mine)], progress=False)[0])
@@ -322,19 +326,19 @@ print("on: ", generate(model, tokenizer, [render(mine)], progress=False)[0])
 from trl import SFTConfig, SFTTrainer
 
 settings = SFTConfig(
-    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=32, learning_rate=2e-3,
+    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=32, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
-    max_length=512, save_strategy="no", logging_steps=50, report_to="none", disable_tqdm=True, seed=SEED,
+    max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
 )  # fmt: skip
-adapter = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
 trainer = SFTTrainer(
     load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     peft_config=adapter, processing_class=tokenizer,
 )  # fmt: skip
 seconds = trainer.train().metrics["train_runtime"]
 theirs = score(trainer.model, tokenizer, test, batch_size=250, progress=False)
-print(f"trl: {theirs.valid:.1%} valid, {theirs.exact:.1%} exact on {theirs.n} rows, {seconds:.0f} s of training")
-print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact on {after.n} rows, {run.seconds:.0f} s of training")
+print(f"on {after.n} test rows")
+print(f"trl: {theirs.valid:.1%} valid, {theirs.exact:.1%} exact after {seconds:.0f} s of training")
+print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact after {run.seconds:.0f} s of training")
 
 # %% [markdown]
 # ## What the field says, measured
@@ -352,8 +356,8 @@ claims("00")
 #
 # {{form-json}}
 #
-# Constrained decoding forbids every token that would break the form. It buys validity at no training cost, and
-# no understanding.
+# Constrained decoding forbids every token that would break the form. It buys validity without training,
+# and no understanding.
 
 # %% [markdown]
 # ## Take-away

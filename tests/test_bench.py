@@ -21,9 +21,8 @@ def started(monkeypatch):
         names.append(name)
         with open(folder / f"{name}.log", "w") as log:
             code = FAILS if name.startswith("bad") else WRITES
-            return subprocess.Popen(
-                [sys.executable, "-c", code, name, str(jobs.result_file(folder, name))], stdout=log, stderr=log
-            )
+            command = [sys.executable, "-c", code, name, str(jobs.result_file(folder, name))]
+            return subprocess.Popen(command, stdout=log, stderr=log)
 
     monkeypatch.setattr(jobs, "_start", start)
     return names

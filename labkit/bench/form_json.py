@@ -17,14 +17,15 @@ NAME = "form_json"
 SEEDS = (0, 1, 2)
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 BUDGET = {"steps": 300, "lr": 2e-3, "batch": 8, "length": 512}
-CODE = ("labkit/bench/form_json.py", "labkit/tasks/tickets.py")
+CODE = ("labkit/bench/form_json.py", "labkit/tasks/tickets.py", "labkit/constrain.py")
 
 
 def main(argv):
     """Run what is missing of the benchmark and write data/measurements/form_json.json."""
-    parser = argparse.ArgumentParser(prog="python -m labkit bench form-json", description=__doc__.splitlines()[0])
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (4 use a large GPU well)")
-    parser.add_argument("--folder", default="out/form_json", help="results of single jobs; a second run goes on there")
+    about = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m labkit bench form-json", description=about)
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (4 for a large GPU)")
+    parser.add_argument("--folder", default="out/form_json", help="where jobs leave results, to go on from")
     parser.add_argument("--rows", type=int, default=None, help="test rows (default: all; fewer for a trial)")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -46,7 +47,8 @@ def main(argv):
     scores = {}
     for name, parts in (("finetuned", tuned), ("prompted", last[:1]), ("constrained", last[1:])):
         for kind in ("valid", "exact"):
-            scores[f"{name}.{kind}"] = {"task": "tickets", "split": "test", "rows": [whole[p][kind] for p in parts]}
+            rows = [whole[part][kind] for part in parts]
+            scores[f"{name}.{kind}"] = {"task": "tickets", "split": "test", "rows": rows}
     path = store.write(
         NAME, "gpu", seed=SEEDS[0], seconds=sum(one["seconds"] for one in whole.values()),
         peak_bytes=max(one["peak_bytes"] for one in whole.values()), values=values, scores=scores,
@@ -57,7 +59,10 @@ def main(argv):
 
 
 def job(name):
-    """One job: `try-2` (prompt 2, validation), `test-2`, `constrained-2`, `lora-0` (seed 0); `@N` limits rows."""
+    """One job: `try-2` (prompt 2, validation), `test-2`, `constrained-2`, `lora-0` (seed 0).
+
+    A name may end in `@9`, which limits the rows. Returns what `jobs.write` stores.
+    """
     import torch
 
     from labkit import fit, load, load_model, load_tokenizer, score

@@ -80,7 +80,8 @@ def build(lessons=(), execute=False, course=None, timeout=900, record=False):
     """Write what is out of date and return the names of the files written.
 
     With `execute`, each solution notebook is run under the current profile first; a lesson that
-    fails leaves its files as they were. `record` also writes what each run cost and measured. Raises `LabkitError` for a faulty source or a failing cell.
+    fails leaves its files as they were. `record` also writes what each run cost and measured. Raises
+    `LabkitError` for a faulty source or a failing cell.
     """
     course = course or Course()
     written = []

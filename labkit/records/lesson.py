@@ -13,8 +13,8 @@ from labkit.records import store
 def run_and_record(notebook, cwd, name, timeout):
     """Execute `notebook` (a node or a path) under the current profile and write its record.
 
-    Returns (executed notebook, seconds, seconds per cell, peak bytes by kind). The record holds what cells passed
-    to `record`, the text of `%%gpu` cells, wall-clock seconds and the peak of CUDA, or of the process.
+    Returns (executed notebook, seconds, seconds per cell, peak bytes by kind). The record holds what
+    cells passed to `record`, the text of `%%gpu` cells, wall-clock seconds and CUDA's or the process's peak.
     """
     from labkit.execute import run
 

@@ -44,11 +44,12 @@ def syllabus(links="notebooks/"):
     lines = ["| lesson | what it is about | two CPU cores | one GPU |", "|---|---|---|---|"]
     for stem, title in SYLLABUS:
         if (SOLUTIONS / f"{stem}.py").exists():
-            cpu, gpu = _cost(stem, "cpu", short=True), _cost(stem, "gpu", short=True)
-            lines.append(f"| [{stem}]({links}{stem}.ipynb) | {title} | {cpu or 'not recorded'} | {gpu or 'not recorded'} |")
+            times = [_cost(stem, profile, short=True) or "not recorded" for profile in ("cpu", "gpu")]
+            lines.append(f"| [{stem}]({links}{stem}.ipynb) | {title} | {times[0]} | {times[1]} |")
         else:
             lines.append(f"| {stem} | {title} | in preparation | |")
-    machines = sorted({_machine(stem, profile) for stem, _ in SYLLABUS for profile in ("cpu", "gpu")} - {None})
+    found = {_machine(stem, profile) for stem, _ in SYLLABUS for profile in ("cpu", "gpu")}
+    machines = sorted(found - {None})
     return "\n".join([*lines, "", f"Times were measured on: {'; '.join(machines) or 'no machine yet'}."])
 
 
@@ -63,8 +64,9 @@ def prompt_table():
         if found := re.match("validation valid, (.*)", key):
             exact = values[f"validation exact, {found[1]}"]
             lines.append(f"| prompt: {found[1]} | 500, validation | {valid:.1%} | {exact:.1%} |")
-    for name, says in (("prompted", f"best prompt: {values['best prompt']}"),
-                       ("constrained", "the same, constrained decoding"), ("finetuned", "LoRA, three seeds")):  # fmt: skip
+    tested = {"prompted": f"best prompt: {values['best prompt']}",
+              "constrained": "the same, constrained decoding", "finetuned": "LoRA, three seeds"}  # fmt: skip
+    for name, says in tested.items():
         rows = whole["scores"][f"{name}.valid"]["rows"][0].split(":")[0]
         valid, exact = (measured(whole, f"{name}.{kind}")[0] for kind in ("valid", "exact"))
         lines.append(f"| {says} | {int(rows):,}, test | {valid:.1%} | {exact:.1%} |")
