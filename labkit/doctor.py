@@ -161,7 +161,7 @@ def _base_model():
 
     if not base_model.is_default():
         yield Finding("base model", "DIFFERS", f"LABKIT_MODEL={os.environ['LABKIT_MODEL']}",
-                      "lessons skip comparisons with stored results of the default model")  # fmt: skip
+                      "recorded results are about the default model, not this one")  # fmt: skip
         return
     folder = base_model.model_dir()
     if not (folder / "complete.json").exists():

@@ -27,12 +27,8 @@ from labkit.errors import LabkitError
 TRACEBACK_LINES = 12
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PEAK = """\
-import json, sys
-try:
-    import resource
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-except ImportError:
-    peak = None
+import json, resource, sys
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 torch = sys.modules.get("torch")
 cuda = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_available() else None
 print(json.dumps({"process": peak, "cuda": cuda}))"""

@@ -6,8 +6,6 @@ import io
 SIZE = (7.0, 3.6)  # inches; at 100 dpi a figure stays under 40 kB
 # Okabe and Ito's colours, which survive every common colour blindness and grey print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = ("o", "s", "^", "D", "v", "P")
-LINES = ("-", "--", "-.", ":")
 
 
 def figure(title, xlabel="", ylabel=""):

@@ -12,8 +12,9 @@
 # | finetune a real language model, and say in numbers what changed | Python | {{budget}} |
 #
 # An outdoor shop gets thousands of messages. You want each of them as one strict JSON object that a
-# program can file. In this lesson you watch a small language model fail at that, train it for a
-# minute or two, and watch it succeed.
+# program can file. In this lesson you watch a small language model fail at that, train it, and watch it
+# get better. The training takes a minute or two on a GPU or on two CPU cores with fast bf16; a plain
+# laptop needs about twice that.
 #
 # Run the cells from top to bottom with Shift+Enter. Two of them are exercises: write a few lines, then run
 # the `check` cell below, which names your mistake. Nothing later depends on your answers.
@@ -39,7 +40,7 @@ from labkit import (
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=16),
+    cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=12),
     gpu=dict(steps=300, lr=2e-3, batch=8, length=512, test_rows=1000, base_rows=500),
     smoke=dict(steps=3, lr=3e-3, batch=1, length=256, test_rows=4, base_rows=1),
 )
@@ -50,7 +51,7 @@ print(f"profile {profile()} on {machine()}: {numbers.steps} training steps")
 # ## The base model
 #
 # SmolLM2-135M-Instruct: small enough to train on a laptop, built like the large ones. Its
-# weights here were stored in 4 bits and expanded again, so it is a little worse than the original.
+# weights here were stored in 4 bits and expanded again, so it is not the original checkpoint.
 
 # %%
 tokenizer = load_tokenizer()
@@ -110,23 +111,21 @@ print(Counter(json.loads(answer)["intent"] for answer in data["train"]["answer"]
 # %% [markdown]
 # ## Exercise 00.1: score strict JSON
 #
-# *Difficulty 2 of 5 · 8 minutes · 2 points*
+# {{exercise:00.1}}
 #
 # A program will read these answers, so nearly right is wrong. Score a list of answers: the share whose
 # JSON object equals the gold object. Key order and white space do not matter; text that is not
 # valid JSON, or that wraps the JSON in a sentence, is wrong.
 #
-# <details><summary>Hint</summary>
-#
-# `json.loads` raises `ValueError` on text that is not JSON. Two dictionaries compare with `==`.
-# </details>
+# {{hint:00.1}}
 
 # %% tags=["exercise"]
 def exact_match(answers, golds):
     """Share of answers whose JSON object equals the gold object.
 
     answers: list of str, as a model wrote them; golds: list of dict, equally long.
-    Returns a float from 0 to 1.
+    Returns a float from 0 to 1. The order of keys and white space do not matter; an answer that is
+    not valid JSON, or is more than JSON, is wrong.
     """
     # BEGIN SOLUTION
     right = 0
@@ -145,8 +144,8 @@ check("00.1", exact_match)
 # %% [markdown]
 # ## Before training: prompting
 #
-# Six prompts were tried, from one sentence to full rules with solved examples. Here is the one that
-# gave most valid answers in the recorded run; the table at the end shows all six.
+# Six prompts were tried, from one sentence to full rules with twenty solved examples. Here is the one that
+# gave most valid answers (JSON of the right form) in the recorded run; the table at the end shows all six.
 
 # %%
 from labkit.tasks.tickets import PROMPTS
@@ -155,17 +154,18 @@ size = len(data["test"])
 test = data["test"].select([i * size // numbers.test_rows for i in range(numbers.test_rows)])
 few = test.select(range(numbers.base_rows))
 best = recorded("form_json", "best prompt")
-prompts = [PROMPTS[best](row["message"], data["train"]) for row in few]
+ask = PROMPTS[best](data["train"])
+prompts = [ask(row["message"]) for row in few]
 before = score(model, tokenizer, few, prompts=prompts)
-print(f"prompt with {best}, {before.n} rows: {before.valid:.0%} valid, {before.exact:.0%} exact")
+print(f"{best}, {before.n} rows: {before.valid:.0%} valid, {before.exact:.0%} exact")
 
 # %%
 for row, answer in list(zip(few, before.answers, strict=True))[:3]:
     print(f"message  {row['message']}\ngold     {row['answer']}\nmodel    {answer}\n")
 
 # %% [markdown]
-# Sometimes it catches the form, and it copies values out of the examples. The content is wrong: with
-# 135 million weights there is little understanding to prompt for. So change the weights.
+# It often catches the form, and it copies values out of the examples. The content is wrong, and these prompts
+# do not get it out of this model. So change the weights.
 #
 # ## What training sees
 #
@@ -179,29 +179,27 @@ prompt_ids = tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=
 whole_ids = tokenizer.apply_chat_template(row["prompt"] + row["completion"], return_dict=False)
 answer_ids = whole_ids[len(prompt_ids):]
 print(f"{len(prompt_ids)} prompt tokens, {len(answer_ids)} answer tokens")
-print("the answer ends with the end token:", tokenizer.eos_token in tokenizer.decode(answer_ids[-2:]))
+print("it ends with the end token and a line break:", repr(tokenizer.decode(answer_ids[-2:])))
 print([tokenizer.decode(token) for token in answer_ids[:12]])
 
 # %% [markdown]
 # ## Exercise 00.2: where the loss is taken
 #
-# *Difficulty 1 of 5 · 5 minutes · 2 points*
+# {{exercise:00.2}}
 #
 # Libraries mark positions without loss by the label `-100`. Return the labels for a prompt and an
 # answer: `-100` on the prompt, the token's own id on the answer, its end token included. The model itself
 # compares position t with token t + 1, so do not shift anything.
 #
-# <details><summary>Hint</summary>
-#
-# `[-100] * n` is a list of n masked positions.
-# </details>
+# {{hint:00.2}}
 
 # %% tags=["exercise"]
 def loss_labels(prompt_ids, answer_ids):
     """Labels for training on `prompt_ids + answer_ids`, with the loss on the answer only.
 
-    prompt_ids, answer_ids: lists of int; the last of answer_ids is the end token.
-    Returns a list of int as long as both together.
+    prompt_ids, answer_ids: lists of int; the end token is part of answer_ids.
+    Returns a list of int as long as both together: a token's own id where the loss is taken,
+    -100 where it is not. The model shifts labels by one itself.
     """
     # BEGIN SOLUTION
     return [-100] * len(prompt_ids) + list(answer_ids)
@@ -222,8 +220,8 @@ print("positions with loss:", sum(label != -100 for label in labels), "of", len(
 # ## Add an adapter
 #
 # Training all 135 million weights works, and lesson 04 does it. Here you freeze them and add a small
-# trainable detour to every linear layer: **LoRA**. Lesson 05 builds it from scratch. For now, see that
-# it is small, and that before training it changes nothing.
+# trainable detour to every linear layer of its blocks: **LoRA**. Lesson 05 builds it from scratch. For now,
+# see that it is small, and that before training it changes nothing.
 
 # %%
 inputs = tokenizer("The tent arrived with a", return_tensors="pt").to(model.device)
@@ -262,7 +260,7 @@ print("the loss fell by more than 80%:", end < 0.2 * start)
 # %% [markdown]
 # ## After training
 #
-# Same model, same test messages, no examples in the prompt: only the message.
+# Same model and messages, more of them. No rules and no examples in the prompt: one sentence and the message.
 
 # %%
 after = score(model, tokenizer, test, batch_size=128)
@@ -275,12 +273,12 @@ for row, answer in list(zip(test, after.answers, strict=True))[:3]:
 # %%
 series = {}
 for name, scores in {"best prompt": before, "after LoRA": after}.items():
-    series[name] = {"valid JSON": scores.valid, "exact": scores.exact} | scores.fields
+    series[f"{name} ({scores.n} rows)"] = {"valid": scores.valid, "exact": scores.exact} | scores.fields
 finding = f"Exact answers: {before.exact:.0%} by prompting, {after.exact:.0%} after training"
 plots.before_and_after(series, finding)
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
-print("valid JSON in at least 90%:", after.valid >= 0.90)
+print("valid in at least 90%:", after.valid >= 0.90)
 print("exact at least 20 points above the best prompt:", after.exact - before.exact >= 0.20)
 
 # %%
@@ -289,8 +287,9 @@ record(seed=SEED, exact_before=before.exact, valid_before=before.valid, exact_af
        tokens_per_second=run.tokens_per_second, rows_after=after.n, rows_before=before.n)  # fmt: skip
 
 # %% [markdown]
-# Look at the bars: form comes first, then copying (order, quantity, date), then judgement (intent,
-# urgency). More steps go on improving the last of these, as the GPU run below shows.
+# Look at the bars. Form is nearly always right, then what can be copied (order, quantity, date), then what
+# must be judged (intent, urgency). A field counts as right too where it is rightly left out, so compare
+# bars of one field, not fields with each other.
 #
 # ## The same adapter, off and on
 #
@@ -318,15 +317,16 @@ print("on: ", generate(model, tokenizer, [render(mine)], progress=False)[0])
 # %% [markdown]
 # ## The same run as the field writes it
 #
-# `fit` is ours, so that you can read it. Most people use `trl`'s SFTTrainer. The same rows and the same
-# method in its words; without a GPU you see what the recorded run printed.
+# `fit` is ours, so that you can read it. Most people use `trl`'s SFTTrainer. Here are the same data, method
+# and number of steps in its words. On the GPU budget `fit` packs about 39 rows into a step, so trl gets 39; it
+# pads them to equal length. Without a GPU you see what the recorded run printed.
 
 # %% tags=["gpu"]
 # %%gpu
 from trl import SFTConfig, SFTTrainer
 
 settings = SFTConfig(
-    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=32, learning_rate=numbers.lr,
+    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
     max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
 )  # fmt: skip
@@ -345,8 +345,9 @@ print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact after {run.seconds
 #
 # > Finetuning makes output strictly valid JSON where prompting is fragile. (claim form-json)
 #
-# Bands were fixed before measuring. Each value stands beside its 95% interval; rows of one phrasing succeed
-# and fail together, so whole phrasings are resampled.
+# The bands were fixed first; then the task's difficulty was set on trial runs of this model, and then came
+# the recorded run. Each value stands beside its 95% interval; rows of one phrasing succeed and fail
+# together, so whole phrasings are resampled. It holds for these training seeds; their spread is beside it.
 
 # %% tags=["nbval-check-output"]
 claims("00")
@@ -356,13 +357,13 @@ claims("00")
 #
 # {{form-json}}
 #
-# Constrained decoding forbids every token that would break the form. It buys validity without training,
-# and no understanding.
+# Constrained decoding forbids every token that would break the form. It enforces the form, if the answer
+# ends in time; what it does to exact answers is in the table.
 
 # %% [markdown]
 # ## Take-away
 #
-# - Finetuning is: show prompt and answer, take the loss on the answer, step against the gradient, repeat.
+# - Supervised finetuning: show prompt and answer, take the loss on the answer, step, repeat.
 # - A small adapter is enough to teach a form, and it can be switched off.
 # - Valid is not right: count exact answers, on phrasings the model has not seen.
 # - A prompt costs tokens at every request; training costs once.

@@ -32,18 +32,21 @@ def stub_function(exercise):
 
 @every_exercise
 def test_the_reference_is_correct(capsys, exercise):
-    assert said(capsys, exercise.id, solve(exercise.id)) == f"{exercise.id}  {'correct':<64}  2 of 2 points"
+    line = said(capsys, exercise.id, solve(exercise.id))
+    assert line == f"{exercise.id}  {'correct':<64}  {exercise.points} of {exercise.points} points"
 
 
 @every_exercise
 def test_the_stub_is_not_attempted_yet(capsys, exercise):
     line = said(capsys, exercise.id, stub_function(exercise))
-    assert line == f"{exercise.id}  {'not attempted yet':<64}  0 of 2 points"
+    assert line == f"{exercise.id}  {'not attempted yet':<64}  0 of {exercise.points} points"
 
 
 @every_mistake
 def test_every_known_mistake_gets_its_own_hint_and_no_points(capsys, exercise, mistake):
-    assert said(capsys, exercise.id, mistake.function) == f"{exercise.id}  {mistake.hint:<64}  0 of 2 points"
+    assert said(capsys, exercise.id, mistake.function) == (
+        f"{exercise.id}  {mistake.hint:<64}  0 of {exercise.points} points"
+    )
 
 
 @every_exercise

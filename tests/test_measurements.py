@@ -4,7 +4,7 @@ import pytest
 
 from labkit.paths import MEASUREMENTS, SOLUTIONS
 from labkit.records import store, tables
-from labkit.records.claims import ledger
+from labkit.records.ledger import ledger
 
 FILES = sorted(MEASUREMENTS.glob("*.json"))
 

@@ -1,7 +1,8 @@
 """The claim form-json: is output strictly valid JSON after prompting, constrained decoding, finetuning?
 
-Every prompt of a fixed budget is tried on the validation split; the one with the most schema-valid
-answers is scored on the test split, with and without constrained decoding, beside LoRA with three seeds.
+Every prompt of a fixed budget is tried on the validation split. On the test split are scored: the one with
+most schema-valid answers, with and without constrained decoding; the one with most exact answers; LoRA
+with three seeds.
 """
 
 import argparse
@@ -11,13 +12,15 @@ from pathlib import Path
 from labkit import env
 from labkit.bench import jobs
 from labkit.records import stats, store
-from labkit.records.claims import digests
+from labkit.records.ledger import digests
 
 NAME = "form_json"
 SEEDS = (0, 1, 2)
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 BUDGET = {"steps": 300, "lr": 2e-3, "batch": 8, "length": 512}
-CODE = ("labkit/bench/form_json.py", "labkit/tasks/tickets.py", "labkit/constrain.py")
+CODE = tuple(
+    f"labkit/{name}.py" for name in ("bench/form_json", "tasks/tickets", "tasks/tickets_rules", "constrain")
+)
 
 
 def main(argv):
@@ -29,30 +32,41 @@ def main(argv):
     parser.add_argument("--rows", type=int, default=None, help="test rows (default: all; fewer for a trial)")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
+    digest = {"data": store.data_digest(), **store.code_digest(*CODE)}
     if options.job:
-        jobs.write(options.folder, options.job, job(options.job))
+        jobs.write(options.folder, options.job, {**job(options.job), "digest": digest})
         return 0
     rows = f"@{options.rows}" if options.rows else ""
     tried = [f"try-{number}" for number in range(len(_prompts()))]
     tuned = [f"lora-{seed}{rows}" for seed in SEEDS]
     # The long jobs first, so that short ones fill the gaps at the end.
-    first = jobs.run("form-json", [*tuned, *tried], options.folder, options.jobs)
-    best = max(range(len(tried)), key=lambda number: (first[tried[number]]["valid_share"], -number))
-    last = [f"test-{best}{rows}", f"constrained-{best}{rows}"]
-    second = jobs.run("form-json", last, options.folder, options.jobs)
+    first = jobs.run("form-json", [*tuned, *tried], options.folder, options.jobs, digest)
+    valid, exact = (
+        max(range(len(tried)), key=lambda number: first[tried[number]][f"{kind}_share"])  # noqa: B023
+        for kind in ("valid", "exact")
+    )
+    last = [f"test-{valid}{rows}", f"test-{exact}{rows}", f"constrained-{valid}{rows}"]
+    second = jobs.run("form-json", sorted(set(last)), options.folder, options.jobs, digest)
     whole = {**first, **second}
-    values = {f"validation valid, {whole[name]['prompt']}": whole[name]["valid_share"] for name in tried}
-    values |= {f"validation exact, {whole[name]['prompt']}": whole[name]["exact_share"] for name in tried}
-    values["best prompt"] = whole[last[0]]["prompt"]
+    kept = ("valid_share", "exact_share", "rows")
+    values = {
+        "best prompt": whole[last[0]]["prompt"],
+        "best prompt by exact match": whole[last[1]]["prompt"],
+        "prompts tried": {whole[name]["prompt"]: {key: whole[name][key] for key in kept} for name in tried},
+    }
     scores = {}
-    for name, parts in (("finetuned", tuned), ("prompted", last[:1]), ("constrained", last[1:])):
-        for kind in ("valid", "exact"):
+    if options.rows:
+        print({part: (whole[part]["valid_share"], whole[part]["exact_share"]) for part in [*tuned, *last]})
+        return 0  # a trial is no record
+    parts_of = {"finetuned": tuned, "prompted": last[:1], "prompted by exact": last[1:2]}
+    for name, parts in {**parts_of, "constrained": last[2:]}.items():
+        for kind in ("valid", "exact", "parses"):
             rows = [whole[part][kind] for part in parts]
             scores[f"{name}.{kind}"] = {"task": "tickets", "split": "test", "rows": rows}
     path = store.write(
         NAME, "gpu", seed=SEEDS[0], seconds=sum(one["seconds"] for one in whole.values()),
         peak_bytes=max(one["peak_bytes"] for one in whole.values()), values=values, scores=scores,
-        digest={"data": store.data_digest(), **store.code_digest(*CODE)}, claims=digests(NAME),
+        digest=digest, claims=digests(NAME),
     )  # fmt: skip
     print(f"wrote {Path(path).name}")
     return 0
@@ -85,7 +99,8 @@ def job(name):
         fit(model, data["train"], tokenizer, **BUDGET, seed=int(number), progress=False)
     else:
         prompt = list(_prompts())[int(number)]
-        options["prompts"] = [_prompts()[prompt](row["message"], data["train"]) for row in rows]
+        ask = _prompts()[prompt](data["train"])
+        options |= {"prompts": [ask(row["message"]) for row in rows], "batch_size": 200}
         if kind == "constrained":
             options["constraint"] = schema_constraint(tokenizer, tickets.SCHEMA)
     scores = score(model, tokenizer, rows, **options)
@@ -93,8 +108,10 @@ def job(name):
         "prompt": prompt,
         "valid": stats.pack_rows(scores.valid_rows),
         "exact": stats.pack_rows(scores.exact_rows),
+        "parses": stats.pack_rows([tickets.load_object(text) is not None for text in scores.answers]),
         "valid_share": scores.valid,
         "exact_share": scores.exact,
+        "rows": scores.n,
         "seconds": time.perf_counter() - started,
         "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
     }

@@ -13,15 +13,16 @@ from labkit.errors import LabkitError
 from labkit.paths import ROOT
 
 
-def run(bench, names, folder, jobs=1):
-    """Run the jobs of a benchmark that have no result in `folder` yet, `jobs` at a time.
+def run(bench, names, folder, jobs=1, digest=None):
+    """Run the jobs of a benchmark that have no result of `digest` in `folder` yet, `jobs` at a time.
 
-    A job is `python -m labkit bench BENCH --job NAME --folder FOLDER`. Returns name to result.
+    A job is `python -m labkit bench BENCH --job NAME --folder FOLDER`. `digest` says what code and data a
+    result must come from; one of another digest is made again. Returns name to result.
     Raises LabkitError with the end of the job's output if one fails; finished ones are kept.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = [name for name in names if not result_file(folder, name).exists()]
+    waiting = [name for name in names if not _current(folder, name, digest)]
     bar = tqdm(total=len(names), initial=len(names) - len(waiting), unit="job", desc=bench)
     running = {}
     try:
@@ -50,6 +51,11 @@ def write(folder, name, result):
     temporary = result_file(folder, name).with_suffix(".part")
     temporary.write_text(json.dumps(result))
     os.replace(temporary, result_file(folder, name))
+
+
+def _current(folder, name, digest):
+    path = result_file(folder, name)
+    return path.exists() and json.loads(path.read_text()).get("digest") == digest
 
 
 def result_file(folder, name):

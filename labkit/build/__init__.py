@@ -24,10 +24,8 @@ BLOCK = re.compile(r"(<!-- generated:([\w.:-]+) -->\n)(.*?)(<!-- end -->)", re.S
 
 
 def _fill(name, lesson):
-    try:
-        from labkit.records import tables
-    except ImportError as error:
-        raise LabkitError("labkit.records.tables is missing, which makes the generated tables") from error
+    from labkit.records import tables
+
     return tables.fill(name, lesson)
 
 

@@ -12,7 +12,7 @@ LOSS_LABELS_STUB = '''\
 def loss_labels(prompt_ids, answer_ids):
     """Labels for training on `prompt_ids + answer_ids`, with the loss on the answer only.
 
-    prompt_ids, answer_ids: lists of int; the last of answer_ids is the end token.
+    prompt_ids, answer_ids: lists of int; the end token is part of answer_ids.
     Returns a list of int as long as both together: a token's own id where the loss is taken,
     -100 where it is not. The model shifts labels by one itself.
     """
@@ -95,12 +95,12 @@ def exact_match(answers, golds):
 '''
 
 PRODUCTS = ("two-person tent", "down sleeping bag", "trekking poles", "gas stove", "rain jacket")
-INTENTS = ("return", "exchange", "order_status", "cancel", "complaint")
+INTENTS = ("return", "exchange", "order_status", "cancel", "invoice")
 
 
 def draw_ticket(r):
-    """One gold object, in the form that lesson 00 trains on."""
-    order = f"A{r.randrange(10**5, 10**6)}" if r.random() < 0.6 else None
+    """One gold object, a little simpler than the tickets."""
+    order = f"N{r.randrange(10**4, 10**5)}" if r.random() < 0.6 else None
     return {
         "intent": r.choice(INTENTS),
         "product": r.choice(PRODUCTS),

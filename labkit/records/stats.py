@@ -1,5 +1,7 @@
 """Intervals for scores: a bootstrap over phrasings, pooled over training seeds."""
 
+from statistics import NormalDist
+
 import numpy as np
 
 RESAMPLES = 2000
@@ -18,22 +20,28 @@ def unpack_rows(text):
 
 
 def interval(flags, clusters, level=0.95, seed=0):
-    """(mean, low, high) of a share: bootstrap over clusters of rows.
+    """(mean, low, high) of a share over rows, for the training seeds given.
 
     `flags` (seeds, rows) or (rows,); `clusters` one label per row. Rows of one phrasing succeed
-    and fail together, so whole phrasings are drawn. Where every row agrees, the bootstrap has
-    no width and the rule of three over rows takes its place.
+    and fail together, so a bootstrap draws whole phrasings. Where nearly every row agrees it has hardly
+    any width; so the interval also covers Wilson's, over the number of rows.
     """
     share = np.atleast_2d(np.asarray(flags, dtype=float)).mean(axis=0)
     names, index = np.unique(np.asarray(clusters), return_inverse=True)
     if len(share) != len(index):
         raise ValueError(f"{len(share)} results but {len(index)} cluster labels")
     mean = float(share.mean())
-    if mean in (0.0, 1.0):
-        reach = 3 / len(share)
-        return mean, max(0.0, mean - reach), min(1.0, mean + reach)
     sums, sizes = np.bincount(index, weights=share), np.bincount(index)
     draws = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
     means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return mean, float(low), float(high)
+    floor, ceiling = wilson(mean, len(share), level)
+    return mean, min(float(low), floor), max(float(high), ceiling)
+
+
+def wilson(share, count, level=0.95):
+    """(low, high) of a share of `count` independent rows (Wilson 1927): sound at 0 and 1 too."""
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    reach = z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5 / (1 + z * z / count)
+    return max(0.0, centre - reach), min(1.0, centre + reach)

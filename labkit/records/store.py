@@ -36,7 +36,8 @@ def recorded(name, value):
     """One value of a GPU record, such as `recorded("form_json", "best prompt")`; LabkitError without one."""
     whole = read(name)
     if whole is None or value not in whole["values"]:
-        raise LabkitError(f"no recorded value {value!r} in {path_of(name).name}: take it from the repository")
+        where = path_of(name).name
+        raise LabkitError(f"no recorded value {value!r} in {where}: restore it, or measure again")
     return whole["values"][value]
 
 

@@ -1,11 +1,10 @@
 """Text made from records at build time: lesson budgets, the syllabus, measured tables in READMEs."""
 
-import re
-
 from labkit.errors import LabkitError
+from labkit.exercises import find
 from labkit.paths import SOLUTIONS
 from labkit.records import store
-from labkit.records.claims import measured
+from labkit.records.ledger import measured
 
 # Lessons in order; those without a source yet are listed as in preparation.
 SYLLABUS = (
@@ -27,10 +26,25 @@ SYLLABUS = (
 def fill(name, lesson):
     """The text for a placeholder `{{name}}` of `lesson`, or for a generated README block (lesson None)."""
     made = {"budget": lambda: budget(lesson), "syllabus": syllabus, "notebooks": lambda: syllabus(links=""),
-            "form-json": prompt_table, "title": lambda: dict(SYLLABUS)[lesson]}  # fmt: skip
-    if name not in made:
-        raise LabkitError(f"there is no generated text {name!r}; there are {', '.join(made)}")
-    return made[name]()
+            "form-json": prompt_table}  # fmt: skip
+    if name in made:
+        return made[name]()
+    kind, _, number = name.partition(":")
+    if kind in ("exercise", "hint") and number:
+        return exercise_card(number) if kind == "exercise" else exercise_hint(number)
+    known = ", ".join([*made, "exercise:ID", "hint:ID"])
+    raise LabkitError(f"there is no generated text {name!r}; there are {known}")
+
+
+def exercise_card(number):
+    """Difficulty, minutes and points of an exercise, in one line."""
+    found = find(number)
+    return f"*Difficulty {found.difficulty} of 5 · {found.minutes} minutes · {found.points} points*"
+
+
+def exercise_hint(number):
+    """An exercise's hint, behind a fold."""
+    return f"<details><summary>Hint</summary>\n\n{find(number).hint}\n</details>"
 
 
 def budget(lesson):
@@ -60,12 +74,14 @@ def prompt_table():
         return "(not measured yet: `python -m labkit bench form-json`)"
     values = whole["values"]
     lines = ["| what | rows | schema-valid | exact match |", "|---|---|---|---|"]
-    for key, valid in values.items():
-        if found := re.match("validation valid, (.*)", key):
-            exact = values[f"validation exact, {found[1]}"]
-            lines.append(f"| prompt: {found[1]} | 500, validation | {valid:.1%} | {exact:.1%} |")
-    tested = {"prompted": f"best prompt: {values['best prompt']}",
-              "constrained": "the same, constrained decoding", "finetuned": "LoRA, three seeds"}  # fmt: skip
+    for prompt, tried in values["prompts tried"].items():
+        shares = f"{tried['valid_share']:.1%} | {tried['exact_share']:.1%}"
+        lines.append(f"| prompt: {prompt} | {tried['rows']}, validation | {shares} |")
+    seeds = len(whole["scores"]["finetuned.valid"]["rows"])
+    tested = {"prompted": f"most valid: {values['best prompt']}",
+              "constrained": "the same, constrained decoding",
+              "prompted by exact": f"most exact: {values['best prompt by exact match']}",
+              "finetuned": f"message only, after LoRA, {seeds} seeds"}  # fmt: skip
     for name, says in tested.items():
         rows = whole["scores"][f"{name}.valid"]["rows"][0].split(":")[0]
         valid, exact = (measured(whole, f"{name}.{kind}")[0] for kind in ("valid", "exact"))

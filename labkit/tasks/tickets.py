@@ -31,7 +31,7 @@ FOLDER = DATA / "tickets"
 SYSTEM = "Answer with one JSON object: intent, product, order, quantity, date, urgency, missing."
 URGENCIES = ["low", "normal", "high"]
 
-# A JSON Schema, for constrained decoding; `valid` checks the same with exact types and a real date.
+# A JSON Schema, for constrained decoding; `valid` checks the same with exact types.
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "type": "object",
@@ -228,52 +228,71 @@ _EXAMPLE = ("Hello, where are my three Kestrel 2 tents from order 48213? It is u
              "urgency": "high", "missing": []})
 
 
-def _zero_short(message: str, train_rows: Any) -> list[dict[str, str]]:
-    return render(message)
+Ask = Callable[[str], list[dict[str, str]]]  # a customer's message -> chat messages
 
 
-def _zero_full(message: str, train_rows: Any) -> list[dict[str, str]]:
-    return [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": message}]
+def _zero_short(train_rows: Any) -> Ask:
+    return render
 
 
-def _zero_example(message: str, train_rows: Any) -> list[dict[str, str]]:
+def _zero_full(train_rows: Any) -> Ask:
+    return lambda message: [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": message}]
+
+
+def _zero_example(train_rows: Any) -> Ask:
     example = f"\n\nExample\nMessage: {_EXAMPLE[0]}\nAnswer: {render_answer(_EXAMPLE[1])}"
-    question = f"Message: {message}\nAnswer:"
-    return [{"role": "system", "content": INSTRUCTIONS + example}, {"role": "user", "content": question}]
+    system = {"role": "system", "content": INSTRUCTIONS + example}
+    return lambda message: [system, {"role": "user", "content": f"Message: {message}\nAnswer:"}]
 
 
-def _few_shot(shots: int, system: str) -> Callable[[str, Any], list[dict[str, str]]]:
-    def prompt(message: str, train_rows: Any) -> list[dict[str, str]]:
-        turns = [{"role": "system", "content": system}]
+def _few_shot(shots: int) -> Callable[[Any], Ask]:
+    def make(train_rows: Any) -> Ask:
+        turns = [{"role": "system", "content": INSTRUCTIONS}]
         for row in examples(train_rows, shots):
             answer = row["answer"] if isinstance(row["answer"], str) else render_answer(row["answer"])
             turns += [{"role": "user", "content": row["message"]}, {"role": "assistant", "content": answer}]
-        return [*turns, {"role": "user", "content": message}]
+        return lambda message: [*turns, {"role": "user", "content": message}]
 
-    return prompt
+    return make
 
 
 def examples(rows: Any, shots: int) -> list[dict[str, Any]]:
-    """The first `shots` rows that show different intents and have 60 to 160 characters."""
-    chosen, intents = [], set()
-    for row in rows:
-        intent = row["phrasing"].rpartition("-")[0]
-        if intent not in intents and 60 <= len(row["message"]) <= 160:
-            chosen.append(row)
-            intents.add(intent)
-        if len(chosen) == shots:
-            return chosen
-    raise LabkitError(f"Only {len(chosen)} of {shots} examples with different intents found: pass more rows.")
+    """`shots` rows of 60 to 160 characters that together show as much of the task as they can.
+
+    Every intent comes once before any comes twice; among those left, the row that shows most that was not
+    shown yet (a field given, an urgency, something missing), the earlier of two equals.
+    """
+    pool = [row for row in list(rows)[:400] if 60 <= len(row["message"]) <= 160]
+    chosen: list[dict[str, Any]] = []
+    shown: set[str] = set()
+    while len(chosen) < shots:
+        done = [_intent(row) for row in chosen]
+        turn = len(chosen) // len(INTENTS)
+        left = [row for row in pool if row not in chosen and done.count(_intent(row)) == turn]
+        if not left:
+            raise LabkitError(f"Only {len(chosen)} of {shots} examples found: pass more rows.")
+        chosen.append(max(left, key=lambda row: len(_features(row) - shown)))
+        shown |= _features(chosen[-1])
+    return chosen
 
 
-# The fixed budget of prompts behind "the best prompt we tried": function(message, train_rows) -> messages.
-PROMPTS: dict[str, Callable[[str, Any], list[dict[str, str]]]] = {
-    "zero-shot, short": _zero_short,
-    "zero-shot, full instructions": _zero_full,
-    "zero-shot, instructions and format example": _zero_example,
-    "2 examples": _few_shot(2, INSTRUCTIONS),
-    "4 examples": _few_shot(4, INSTRUCTIONS),
-    "8 examples": _few_shot(8, SYSTEM),
+def _intent(row: dict[str, Any]) -> str:
+    return row["phrasing"].rpartition("-")[0]
+
+
+def _features(row: dict[str, Any]) -> set[str]:
+    answer = row["answer"] if isinstance(row["answer"], dict) else json.loads(row["answer"])
+    return {*answer, answer["urgency"], "complete" if not answer["missing"] else "incomplete"}
+
+
+# The fixed budget of prompts behind "the best prompt we tried": `PROMPTS[name](train_rows)(message)`.
+PROMPTS: dict[str, Callable[[Any], Ask]] = {
+    "one sentence": _zero_short,
+    "full instructions": _zero_full,
+    "full instructions and a format example": _zero_example,
+    "full instructions and 4 examples": _few_shot(4),
+    "full instructions and 10 examples": _few_shot(10),
+    "full instructions and 20 examples": _few_shot(20),
 }
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def fit(
     loss that is not finite, and CUDA out of memory.
     """
     settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
-    check_schedule(schedule)
+    check_schedule(schedule, warmup, steps)
     encoded = encode_all(rows, tokenizer, length, prompt_loss_weight)
     held_out = encode_all(validation, tokenizer, length) if validation is not None else None
     on = next(model.parameters()).device

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
+from labkit.errors import LabkitError
+
 CHUNK = 1024  # positions whose logits exist at once: 1024 x 49,152 x 4 bytes = 0.2 GB
 
 
@@ -39,6 +41,9 @@ def headless(model):
     Works through wrappers such as PEFT's, because the head is swapped where the model looks for it.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
+        if getattr(inner.config, setting, None) not in (None, 1, 1.0):
+            raise LabkitError(f"`fit` cannot train this model: it changes logits after the head ({setting})")
     head = inner.get_output_embeddings()
     inner.set_output_embeddings(torch.nn.Identity())
     try:

@@ -7,8 +7,10 @@ from labkit.errors import LabkitError
 SCHEDULES = ("linear", "cosine", "constant")
 
 
-def check_schedule(schedule):
-    """Raise LabkitError for a schedule that `rate` does not know."""
+def check_schedule(schedule, warmup, steps):
+    """Raise LabkitError for a schedule that `rate` does not know, or a warm-up that is no share."""
+    if not 0 <= warmup <= 1:
+        raise LabkitError(f"warmup={warmup} is no share of the steps: for that many pass {warmup}/{steps}")
     if schedule not in SCHEDULES:
         raise LabkitError(f"schedule={schedule!r}: it may be 'linear', 'cosine' or 'constant'")
 
