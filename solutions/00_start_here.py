@@ -41,7 +41,7 @@ from labkit import (
 SEED = 0
 numbers = budget(
     cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=12),
-    gpu=dict(steps=300, lr=2e-3, batch=8, length=512, test_rows=1000, base_rows=500),
+    gpu=dict(steps=300, lr=2e-3, batch=8, length=512, test_rows=1000, base_rows=250),
     smoke=dict(steps=3, lr=3e-3, batch=1, length=256, test_rows=4, base_rows=1),
 )
 seed_everything(SEED)
@@ -318,8 +318,8 @@ print("on: ", generate(model, tokenizer, [render(mine)], progress=False)[0])
 # ## The same run as the field writes it
 #
 # `fit` is ours, so that you can read it. Most people use `trl`'s SFTTrainer. Here are the same data, method
-# and number of steps in its words. On the GPU budget `fit` packs about 39 rows into a step, so trl gets 39; it
-# pads them to equal length. Without a GPU you see what the recorded run printed.
+# and number of steps in its words. On the GPU budget `fit` packs about 39 rows into a step, so trl gets 39;
+# it pads them to equal length. Without a GPU you see what the recorded run printed.
 
 # %% tags=["gpu"]
 # %%gpu

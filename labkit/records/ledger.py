@@ -76,15 +76,16 @@ def _lines(claim):
     for band in [*claim["bands"], *claim["beside"]]:
         mean, low, high = measured(whole, band["score"])
         each = [unpack_rows(rows).mean() for rows in whole["scores"][band["score"]]["rows"]]
-        runs = f"{len(each)} seeds: {min(each):.1%} to {max(each):.1%}" if len(each) > 1 else "1 run"
+        runs = f"{int(whole['scores'][band['score']]['rows'][0].split(':')[0]):,} rows"
+        if len(each) > 1:
+            runs += f", {len(each)} seeds: {min(each):.1%} to {max(each):.1%}"
         line = f"  {band['says']:<50} {mean:6.1%}  [{low:.1%}, {high:.1%}]  {runs}"
         if "at_least" in band or "at_most" in band:
             verdicts.append(verdict(band, low, high))
             line += f"  band: {_band_text(band)}  {verdicts[-1]}"
         lines.append(line.rstrip())
-    rows = len(unpack_rows(whole["scores"][claim["bands"][0]["score"]]["rows"][0]))
     lines.append(
-        f"  {overall(verdicts)}; recorded on {whole['machine']['device']}, {rows:,} rows, "
+        f"  {overall(verdicts)}; recorded on {whole['machine']['device']}, "
         "95% intervals clustered by phrasing"
     )
     return lines

@@ -74,7 +74,7 @@ def prompt_table():
         return "(not measured yet: `python -m labkit bench form-json`)"
     values = whole["values"]
     lines = ["| what | rows | schema-valid | exact match |", "|---|---|---|---|"]
-    for prompt, tried in values["prompts tried"].items():
+    for prompt, tried in sorted(values["prompts tried"].items(), key=lambda pair: pair[1]["valid_share"]):
         shares = f"{tried['valid_share']:.1%} | {tried['exact_share']:.1%}"
         lines.append(f"| prompt: {prompt} | {tried['rows']}, validation | {shares} |")
     seeds = len(whole["scores"]["finetuned.valid"]["rows"])
