@@ -16,6 +16,8 @@ VOLATILE = (
     (re.compile(re.escape(str(paths.ROOT)) + r"[/\\]"), ""),
     (re.compile(re.escape(str(Path.home())) + r"(?=[/\\])"), "~"),
 )
+# Libraries telling each other of renamed options: the file, the warning, and the line it quotes.
+DEPRECATION = re.compile(r"^\S+:\d+: (?:Future|Deprecation)Warning: .*\n(?:  .*\n?)?", re.MULTILINE)
 
 
 def carry(notebook, stored):
@@ -66,6 +68,8 @@ def _clean(outputs):
     for output in kept:
         if output.output_type == "stream":
             output.text = _settled(_last_state(output.text))
+        if output.get("name") == "stderr":
+            output.text = DEPRECATION.sub("", output.text)
     # A progress bar with leave=False, or one whose widget took over, leaves an empty line behind.
     return [o for o in kept if o.output_type != "stream" or o.name != "stderr" or o.text.strip()]
 

@@ -74,6 +74,21 @@ register(Exercise(
             "these are the answer's labels only: the prompt needs its -100s",
         ),
         Mistake(
+            "end token dropped",
+            lambda prompt, answer: [-100] * len(prompt) + answer[:-1],
+            "the last answer token is gone: the model never learns to stop",
+        ),
+        Mistake(
+            "shifted right",
+            lambda prompt, answer: [-100] * (len(prompt) + 1) + answer[:-1],
+            "shifted right by one: each label stands at its own token",
+        ),
+        Mistake(
+            "all masked",
+            lambda prompt, answer: [-100] * (len(prompt) + len(answer)),
+            "everything is masked: nothing is left to learn from",
+        ),
+        Mistake(
             "masked by value",
             lambda prompt, answer: [-100 if token in prompt else token for token in prompt + answer],
             "masked by value: the answer may repeat a token of the prompt",
@@ -94,18 +109,19 @@ def exact_match(answers, golds):
     raise NotImplementedError
 '''
 
-PRODUCTS = ("two-person tent", "down sleeping bag", "trekking poles", "gas stove", "rain jacket")
+PRODUCTS = ("Kestrel 2 tent", "Frost vest", "Heath boots", "Cinder 2 stove", "Drizzle poncho")
 INTENTS = ("return", "exchange", "order_status", "cancel", "invoice")
 
 
 def draw_ticket(r):
     """One gold object, a little simpler than the tickets."""
-    order = f"N{r.randrange(10**4, 10**5)}" if r.random() < 0.6 else None
+    order = {"order": f"N{r.randrange(10**4, 10**5)}"} if r.random() < 0.6 else {}
     return {
         "intent": r.choice(INTENTS),
         "product": r.choice(PRODUCTS),
-        "order": order,
+        **order,
         "quantity": r.randint(1, 6),
+        "urgency": r.choice(("low", "normal", "high")),
         "missing": [] if order else ["order"],
     }
 
@@ -124,7 +140,7 @@ def write_answer(kind, gold, r):
     if kind == "quotes":
         return str(gold)
     if kind == "extra":
-        return json.dumps(gold | {"urgency": r.choice(("low", "high"))})
+        return json.dumps(gold | {"date": f"{r.randint(10, 12)}-{r.randint(10, 28)}"})
     if kind == "changed":
         return json.dumps(gold | {"quantity": gold["quantity"] + r.randint(1, 3)})
     if kind == "dropped":
@@ -180,6 +196,17 @@ def _dig_out(answers, golds):
     return sum(f is not None and _parse(f[0]) == g for f, g in zip(found, golds, strict=True)) / len(golds)
 
 
+def _give_up(answers, golds):
+    try:
+        return _in_any_order(answers, golds)
+    except ValueError:
+        return 0.0
+
+
+def _in_any_order(answers, golds):
+    return sum(json.loads(a) == g for a, g in zip(answers, golds, strict=True)) / len(golds)
+
+
 def _subset(answers, golds):
     parsed = [_parse(a) for a in answers]
     right = sum(
@@ -213,6 +240,12 @@ register(Exercise(
             "divides by valid answers only: an invalid answer counts as wrong",
         ),
         Mistake("dug out", _dig_out, "digs JSON out of prose: the whole answer must be JSON"),
+        Mistake(
+            "count",
+            lambda answers, golds: len(golds) * exact_match(answers, golds),
+            "this is a count: divide it by the number of answers",
+        ),
+        Mistake("gave up", _give_up, "one answer that is not JSON ends the count: go on with the next"),
         Mistake("subset", _subset, "accepts extra fields: the objects must be equal"),
         Mistake(
             "percent",

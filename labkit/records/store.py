@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -183,7 +184,10 @@ def _plain(value):
 
 
 def _driver():
+    """The NVIDIA driver's version, from the kernel module's own line."""
     try:
-        return Path("/proc/driver/nvidia/version").read_text().split("Module")[1].split()[0]
+        line = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
     except (OSError, IndexError):
         return "unknown"
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", line)
+    return found[0] if found else "unknown"

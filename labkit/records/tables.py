@@ -8,7 +8,7 @@ from labkit.records.ledger import measured
 
 # Lessons in order; those without a source yet are listed as in preparation.
 SYLLABUS = (
-    ("00_start_here", "Your first finetune in three minutes"),
+    ("00_start_here", "Your first finetune, in minutes"),
     ("01_memory_math", "Where does the memory go?"),
     ("02_quantization", "Fewer bits per weight"),
     ("03_data", "Dataset engineering"),
