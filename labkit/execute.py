@@ -41,7 +41,7 @@ class _ThisInterpreter(KernelSpecManager):
         return KernelSpec(**get_kernel_dict())
 
 
-def run(notebook, cwd, progress=True, timeout=900, name=None, cost=None):
+def run(notebook, cwd, progress=True, timeout=1800, name=None, cost=None):
     """Run every code cell of a notebook (node or path) in a fresh kernel started in `cwd`.
 
     Returns `(notebook, seconds, seconds of each cell)`; a given node is run in place, and
@@ -100,7 +100,7 @@ def main(argv):
     parser.add_argument("lesson", metavar="NN", help="lesson number")
     parser.add_argument("--solution", action="store_true", help="run the solution notebook")
     parser.add_argument("--record", action="store_true", help="write what it cost to data/measurements")
-    parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (default: 900)")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take (default: 1800)")
     options = parser.parse_args(argv)
     stem = source.find([options.lesson], paths.SOLUTIONS)[0].stem
     folder = paths.SOLUTIONS if options.solution or options.record else paths.NOTEBOOKS

@@ -10,7 +10,7 @@ import pytest
 
 from labkit import paths
 
-CELL_TIMEOUT = 600  # seconds; nbval's own default lets a dead kernel hang for 2,000
+CELL_TIMEOUT = 1800  # seconds; nbval's own default is 2,000, and a slow shared machine needs many
 FLAGS = (
     "-p", "labkit.nbval_plugin", "--nbval-lax", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT}",
 )  # fmt: skip

@@ -57,7 +57,7 @@ def main(argv):
     parser.add_argument("--execute", action="store_true", help="run the lessons and store their outputs")
     parser.add_argument("--record", action="store_true", help="with --execute: write data/measurements too")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is stale")
-    parser.add_argument("--timeout", type=int, default=900, help="seconds a cell may take (default: 900)")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take (default: 1800)")
     options = parser.parse_args(argv)
     if options.check and options.execute:
         parser.error("--check writes nothing, so it cannot be combined with --execute")
@@ -74,7 +74,7 @@ def main(argv):
     return 0
 
 
-def build(lessons=(), execute=False, course=None, timeout=900, record=False):
+def build(lessons=(), execute=False, course=None, timeout=1800, record=False):
     """Write what is out of date and return the names of the files written.
 
     With `execute`, each solution notebook is run under the current profile first; a lesson that
