@@ -323,6 +323,7 @@ def test_control_c_stops_the_kernel(tmp_path):
     child = subprocess.Popen(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment,
         stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # background shells ignore it
     )  # fmt: skip
     pid_file = tmp_path / "pid"
     wait_until(lambda: pid_file.exists() and pid_file.read_text())

@@ -328,3 +328,12 @@ def test_the_committed_ledger_is_complete():
     for claim in found:
         assert {"id", "lesson", "claim", "measure", "record", "bands", "beside"} <= set(claim)
         assert all({"score", "says"} < set(band) for band in claim["bands"])
+
+
+def test_a_digest_of_code_is_the_same_on_every_python():
+    source = '''def f(a, b=1):
+    """Doc."""
+    return f"{a!r:>{b}} it's {a['k']}" "tail" + 'x'
+'''
+    assert store._sha(store._tree(source)) == "d1582bb281f26db1"
+    assert store._sha(store._tree(source.replace("tail", "tale"))) != "d1582bb281f26db1"

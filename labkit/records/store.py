@@ -170,8 +170,18 @@ def _tree(source):
     for node in ast.walk(tree):
         if isinstance(node, documented) and ast.get_docstring(node) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    # unparse rather than dump: the fields of a dump differ between Python versions.
-    return "\n".join([*magics, ast.unparse(tree)])
+    return "\n".join([*magics, _dump(tree)])
+
+
+def _dump(node):
+    """Like `ast.dump`, but the same on every Python: fields that are empty, as new ones are, stay out."""
+    if isinstance(node, ast.AST):
+        fields = ((name, getattr(node, name, None)) for name in node._fields)
+        kept = [f"{name}={_dump(value)}" for name, value in fields if value is not None and value != []]
+        if isinstance(node, ast.JoinedStr):  # 3.12 adds empty pieces to f-strings
+            kept = [_dump([part for part in node.values if getattr(part, "value", None) != ""])]
+        return f"{type(node).__name__}({', '.join(kept)})"
+    return f"[{', '.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)
 
 
 def _sha(text):
