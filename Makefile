@@ -112,16 +112,19 @@ step = @echo "== $(1)"; start=$$SECONDS; $(2) || { echo "== $(1): FAILED" >&2; e
 	echo "== $(1): $$((SECONDS - start)) s"
 nbval = $(1) -m pytest -q $$($(1) -c "from labkit.nbval_plugin import FLAGS; print(*FLAGS)")
 
+# Two tests at a time with one thread each: half of them wait for a kernel or a browser.
+pytest = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
+
 test: setup
 	$(call step,ruff,$(PY) -m ruff check .)
-	$(call step,tests,$(PY) -m pytest -q tests)
+	$(call step,tests,$(pytest) tests)
 	$(call step,notebooks up to date,$(PY) -m labkit build --check)
 	$(call step,solution notebooks,LABKIT_PROFILE=cpu $(call nbval,$(PY)) solutions/*.ipynb)
 	$(call step,learner notebooks,LABKIT_PROFILE=smoke $(call nbval,$(PY)) notebooks/*.ipynb)
 
 quick: setup
 	$(call step,ruff,$(PY) -m ruff check .)
-	$(call step,tests,$(PY) -m pytest -q -m "not slow" tests)
+	$(call step,tests,$(pytest) -m "not slow" tests)
 	$(call step,notebooks up to date,$(PY) -m labkit build --check)
 
 gpu-test: $(GPU_SETUP)

@@ -34,14 +34,21 @@ def show(fig, alt):
 
 
 def losses(run, title, smooth=10):
-    """Training loss over steps: every step pale, and the mean over `smooth` steps."""
+    """Training loss over steps: every step pale, and the mean over `smooth` steps.
+
+    The axis is logarithmic where the loss falls tenfold or more: the second half would be flat otherwise.
+    """
     values = run.losses
     fig, axes = figure(title, "step", "loss per answer token (nats)")
     axes.plot(range(1, len(values) + 1), values, color=COLOURS[0], alpha=0.35, linewidth=1, label="each step")
     smooth = min(smooth, len(values))
     means = [sum(values[i - smooth : i]) / smooth for i in range(smooth, len(values) + 1)]
     axes.plot(range(smooth, len(values) + 1), means, color=COLOURS[0], linewidth=2, label=f"mean of {smooth}")
-    axes.set_ylim(bottom=0)
+    if min(means) > 0 and max(values) >= 10 * min(means):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+    else:
+        axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     show(fig, f"Line plot: loss falls from {values[0]:.2f} to {means[-1]:.2f} nats in {len(values)} steps.")
 

@@ -22,6 +22,7 @@
 # %%
 import json
 from collections import Counter
+from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -41,9 +42,9 @@ from labkit import (
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=12),
+    cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=16),
     gpu=dict(steps=300, lr=2e-3, batch=8, length=512, test_rows=1000, base_rows=250),
-    smoke=dict(steps=3, lr=3e-3, batch=1, length=256, test_rows=4, base_rows=1),
+    smoke=dict(steps=3, lr=3e-3, batch=1, length=256, test_rows=4, base_rows=2),
 )
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}: {numbers.steps} training steps")
@@ -65,13 +66,14 @@ print(f"{shape.num_attention_heads} query heads share {shape.num_key_value_heads
 print(f"{shape.vocab_size:,} tokens; input and output embedding are one matrix:", shape.tie_word_embeddings)
 
 # %% [markdown]
-# A model reads token ids, not text. A chat is one long row of them, with markers around each turn: below,
-# 1 is `<|im_start|>`, 2 is `<|im_end|>` (the **end token**), 198 a line break.
+# A model reads token ids, not text. A chat is one long row of them, with markers around each turn:
+# `<|im_start|>` begins one, `<|im_end|>` (the **end token**) closes it.
 
 # %% tags=["nbval-check-output"]
 question = [{"role": "system", "content": "You are helpful."}, {"role": "user", "content": "Name a fruit."}]
 print(tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True))
-print(tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False))
+ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_dict=False)
+print([(token, tokenizer.decode(token)) for token in ids])
 
 # %% [markdown]
 # Everything after `<|im_start|>assistant` is the model's to write, one token at a time, each the most
@@ -262,10 +264,10 @@ run = fit(
 print(run)
 
 # %%
-plots.losses(run, f"The loss falls from {run.losses[0]:.1f} to {run.losses[-1]:.2f} in {run.steps} steps")
+start, end = run.losses[0], sum(run.losses[-10:]) / len(run.losses[-10:])
+plots.losses(run, f"The loss falls from {start:.1f} to {end:.2f} in {run.steps} steps")
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
-start, end = run.losses[0], sum(run.losses[-10:]) / len(run.losses[-10:])
 print("the loss fell by more than 80%:", end < 0.2 * start)
 
 # %% [markdown]
@@ -276,6 +278,13 @@ print("the loss fell by more than 80%:", end < 0.2 * start)
 # %%
 after = score(model, tokenizer, test, batch_size=128)
 print(f"{after.n} rows: {after.valid:.0%} valid, {after.exact:.0%} exact")
+
+# %% [markdown]
+# `score` gives what exercise 00.1 gives:
+
+# %% tags=["nbval-check-output"]
+golds = [json.loads(answer) for answer in test["answer"]]
+print("same share of exact answers:", solve("00.1")(after.answers, golds) == after.exact)
 
 # %%
 for row, answer in list(zip(test, after.answers, strict=True))[:3]:
@@ -308,14 +317,18 @@ record(seed=SEED, exact_before=before.exact, valid_before=before.valid, exact_af
 # ## The same adapter, off and on
 #
 # The base weights never changed. Switch the adapter off and the old model is back, to the last bit; switch
-# it on and it writes tickets. One base can carry many such adapters, each a small file.
+# it on and it writes tickets. One base can carry many such adapters, each a small file:
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 with torch.no_grad(), model.disable_adapter():
     print("adapter off, same output as the base model:", torch.equal(model(**inputs).logits, logits_before))
 with torch.no_grad():
     print("adapter on, same output:", torch.equal(model(**inputs).logits, logits_before))
-print(f"adapter: {trainable * 4 / 1e6:.1f} MB in fp32; base model: {base_weights * 4 / 1e6:.0f} MB")
+
+# %% tags=["nbval-check-output"]
+model.save_pretrained("out/tickets-adapter")  # PeftModel.from_pretrained(load_model(), this folder) loads it
+size = Path("out/tickets-adapter/adapter_model.safetensors").stat().st_size
+print(f"adapter file: {size / 1e6:.1f} MB; base model: {base_weights * 4 / 1e6:.0f} MB (4 bytes a weight)")
 
 # %% [markdown]
 # Now write to it yourself. Change the message and run the cell again.

@@ -53,6 +53,28 @@ def test_messages_and_their_text_give_the_same_answer(base, tokenizer):
     assert answers(base, tokenizer, [messages, text]) == ["The capital of France is Paris"] * 2
 
 
+LONG = "One tent, two tents, three tents. " * 10  # 110 tokens
+
+
+def test_a_long_shared_beginning_is_computed_once_and_changes_no_answer(base, tokenizer, monkeypatch):
+    prompts = [LONG + prompt for prompt in PROMPTS]
+    seen = []
+    watch = base.model.embed_tokens.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    cached = answers(base, tokenizer, prompts)
+    watch.remove()
+    assert seen[0][0] == 1 and seen[0][1] >= evaluation.LONG_PREFIX  # once, alone
+    assert seen[1][0] == len(prompts) and seen[1][1] < 20  # then only what differs
+    monkeypatch.setattr(evaluation, "LONG_PREFIX", 10**6)
+    assert cached == answers(base, tokenizer, prompts)
+    # The control: a beginning that differs is not taken for shared, and does change the answers.
+    assert answers(base, tokenizer, [f"{number} {prompt}" for number, prompt in enumerate(prompts)]) != cached
+
+
+def test_equal_prompts_and_a_prompt_that_begins_another_get_their_own_answers(base, tokenizer):
+    prompts = [LONG, LONG, LONG + "Four"]
+    assert answers(base, tokenizer, prompts) == [answers(base, tokenizer, [prompt])[0] for prompt in prompts]
+
+
 class Script(LogitsProcessor):
     """Make row n say n + 1 times "a", then its end token, then "b" for ever."""
 
