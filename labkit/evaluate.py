@@ -8,7 +8,7 @@ import torch
 from tqdm import tqdm
 
 from labkit import env
-from labkit.train.loop import autocast
+from labkit.train.precision import autocast, cast_once
 
 LONG_PREFIX = 64  # tokens: a shared beginning from this length on is worth computing apart
 
@@ -30,7 +30,8 @@ def generate(model, tokenizer, prompts, *, max_new_tokens=80, batch_size=64, con
     bar = tqdm(total=len(rows), disable=not progress, file=sys.stdout, unit="row", desc="generating")
     training = model.training
     model.eval()
-    with bar, autocast(on.type, env.precision(on)):
+    precision = env.precision(on)
+    with bar, cast_once(model, precision), autocast(on.type, precision):
         shared = _shared(rows, model)
         cache = model(torch.tensor([shared], device=on), use_cache=True).past_key_values if shared else None
         for start in range(0, len(order), batch_size):

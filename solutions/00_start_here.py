@@ -42,7 +42,7 @@ from labkit import (
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=180, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=16),
+    cpu=dict(steps=160, lr=3e-3, batch=1, length=256, test_rows=128, base_rows=16),
     gpu=dict(steps=300, lr=2e-3, batch=8, length=512, test_rows=1000, base_rows=250),
     smoke=dict(steps=3, lr=3e-3, batch=1, length=256, test_rows=4, base_rows=2),
 )

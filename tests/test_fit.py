@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from contextlib import nullcontext
 
 import peft
 import pytest
@@ -11,6 +12,7 @@ import torch
 from labkit.errors import LabkitError
 from labkit.train import fit, loop
 from labkit.train.packing import collate, plan
+from labkit.train.precision import cast_once
 from labkit.train.rows import encode_all
 from labkit.train.schedule import rate
 
@@ -199,6 +201,37 @@ def test_on_a_lora_model_only_the_adapter_moves(tiny, tokenizer, tickets, checkp
     assert run.losses[-1] < run.losses[0]
     assert run.trainable == sum(before[name].numel() for name in moved)
     assert_usable(model)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}])
+def test_frozen_weights_cast_once_give_the_losses_of_casting_at_every_use(
+    tiny, tokenizer, tickets, monkeypatch, options
+):
+    model, seen = with_lora(tiny(), **options), []
+    before = weights_of(model)
+    layer = model.base_model.model.model.layers[0].mlp.down_proj.get_base_layer()
+    layer.register_forward_pre_hook(lambda module, inputs: seen.append(module.weight.dtype))
+    run = train(model, tickets, tokenizer, steps=3, precision="bf16")
+    # DoRA takes norms of the base's weight, which must stay exact.
+    assert set(seen) == {torch.float32 if "use_dora" in options else torch.bfloat16}
+    after = weights_of(model)
+    assert all(torch.equal(before[name], after[name]) for name in before if "lora_" not in name)
+    monkeypatch.setattr(loop, "cast_once", lambda model, precision: nullcontext())
+    plain = train(with_lora(tiny(), **options), tickets, tokenizer, steps=3, precision="bf16")
+    assert run.losses == plain.losses
+
+
+def test_cast_weights_come_back_after_an_error_and_embeddings_are_left_alone(tiny):
+    model = with_lora(tiny())
+    before = {name: weight.dtype for name, weight in model.named_parameters()}
+    with pytest.raises(KeyError), cast_once(model, "bf16"):
+        cast = [name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16]
+        raise KeyError
+    linears = 7 * model.config.num_hidden_layers
+    assert len(cast) == linears and all("base_layer" in name for name in cast)
+    assert before == {name: weight.dtype for name, weight in model.named_parameters()}
+    with cast_once(model, "fp32"):  # the control: nothing to cast to
+        assert before == {name: weight.dtype for name, weight in model.named_parameters()}
 
 
 def test_a_tied_embedding_stays_tied_and_an_untied_head_is_trained(tiny, tokenizer, tickets):

@@ -18,7 +18,7 @@ def train(rows):
     # a comment
     return len(rows)
 # %%
-print(train([1, 2]))
+print(train([1, 2]), load("family"))
 '''
 
 
@@ -155,7 +155,14 @@ def test_a_change_of_a_module_or_of_data_makes_a_record_stale(course):
     assert store.stale("00_one") == []
     (course / "module.py").write_text("NUMBER = 4\n")
     (course / "data" / "family" / "checksums.json").write_text('{"rows": "abd"}')
-    assert [reason.split()[0] for reason in store.stale("00_one")] == ["data", "module.py"]
+    assert [reason.split()[0] for reason in store.stale("00_one")] == ["data/family", "module.py"]
+    # Another family may come or change: this lesson does not load it.
+    (course / "data" / "family" / "checksums.json").write_text('{"rows": "abc"}')
+    (course / "data" / "other").mkdir()
+    (course / "data" / "other" / "checksums.json").write_text("{}")
+    assert [reason.split()[0] for reason in store.stale("00_one")] == ["module.py"]
+    (course / "data" / "family" / "checksums.json").unlink()
+    assert [reason.split()[0] for reason in store.stale("00_one")] == ["data/family", "module.py"]
     (course / "module.py").unlink()
     (course / "solutions" / "00_one.py").unlink()
     assert len(store.stale("00_one")) == 3

@@ -33,7 +33,7 @@ def main(argv):
     parser.add_argument("--rows", type=int, default=None, help="test rows (default: all; fewer for a trial)")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    digest = {"data": store.data_digest(), **store.code_digest(*CODE)}
+    digest = {**store.data_digest("tickets"), **store.code_digest(*CODE)}
     if options.job:
         jobs.write(options.folder, options.job, {**job(options.job), "digest": digest})
         return 0

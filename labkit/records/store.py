@@ -116,8 +116,10 @@ def machine():
 
 
 def lesson_digest(name):
-    """What a lesson's record depends on: its code cells and the course data."""
-    return {"cells": _cells_digest(SOLUTIONS / f"{name}.py"), "data": data_digest()}
+    """What a lesson's record depends on: its code cells and the data families that they name."""
+    source = SOLUTIONS / f"{name}.py"
+    families = [family for family in _families() if re.search(rf"""["']{family}["']""", source.read_text())]
+    return {"cells": _cells_digest(source), **data_digest(*families)}
 
 
 def code_digest(*files):
@@ -125,10 +127,13 @@ def code_digest(*files):
     return {file: _sha(_tree((ROOT / file).read_text())) for file in files}
 
 
-def data_digest():
-    """One digest over the checksums that the data families state."""
-    stated = [path.read_text() for path in sorted(DATA.glob("*/checksums.json"))]
-    return _sha("".join(stated))
+def data_digest(*families):
+    """Digest of each data family, over the checksums that it states."""
+    return {f"data/{family}": _sha((DATA / family / "checksums.json").read_text()) for family in families}
+
+
+def _families():
+    return sorted(path.parent.name for path in DATA.glob("*/checksums.json"))
 
 
 def stale(name, profile="gpu"):
@@ -141,8 +146,9 @@ def stale(name, profile="gpu"):
         if what == "cells":
             source = SOLUTIONS / f"{name}.py"
             now = _cells_digest(source) if source.exists() else None
-        elif what == "data":
-            now = data_digest()
+        elif what.startswith("data/"):
+            family = what.removeprefix("data/")
+            now = data_digest(family)[what] if family in _families() else None
         else:
             now = code_digest(what)[what] if (ROOT / what).exists() else None
         if now != stored:

@@ -4,7 +4,7 @@ import math
 import resource
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from labkit.errors import LabkitError
 from labkit.train import checkpoint as checkpoints
 from labkit.train.loss import headless, weighted_nll
 from labkit.train.packing import check_attention, collate, plan
+from labkit.train.precision import autocast, cast_once
 from labkit.train.rows import encode_all
 from labkit.train.schedule import check_schedule, groups, rate
 
@@ -125,7 +126,8 @@ def fit(
     )  # fmt: skip
     pending, earlier, started = [], run.seconds, time.perf_counter()
     advice = _memory_advice(batch, length, accumulate)
-    with _training(model, gradient_checkpointing), headless(model) as head, bar, advice:
+    training = _training(model, gradient_checkpointing)
+    with training, cast_once(model, precision), headless(model) as head, bar, advice:
         forward = torch.compile(model, dynamic=False) if compile else model
         for step in range(run.steps, steps):
             step_batches = next(batches)
@@ -187,12 +189,6 @@ def batch_nll(model, head, batch, precision):
             input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask(), use_cache=False
         )
         return weighted_nll(out.logits, head, batch.targets, batch.weights)
-
-
-def autocast(device_type, precision):
-    """The autocast context of a precision name; fp32 has none."""
-    types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device_type, types[precision]) if precision in types else nullcontext()
 
 
 def _batches(encoded, batch, length, seed, pack, accumulate, skip):
