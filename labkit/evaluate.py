@@ -64,13 +64,15 @@ def generate(model, tokenizer, prompts, *, max_new_tokens=80, batch_size=64, con
 def score(model, tokenizer, rows, *, task="tickets", prompts=None, **options):
     """Generate an answer to every row and score it: returns the task's Scores.
 
-    `prompts` replaces the rows' own prompts (a hard prompt, say); `options` go to `generate`.
-    The answers themselves are in `scores.answers`.
+    `prompts` replaces the rows' own prompts (a hard prompt, say); `options` go to `generate`, where
+    `max_new_tokens` is what the family's answers need. The answers themselves are in `scores.answers`.
     """
     from labkit import tasks
 
+    family = tasks.family(task)
+    options = {"max_new_tokens": getattr(family, "MAX_NEW_TOKENS", 80), **options}
     answers = generate(model, tokenizer, prompts or [row["prompt"] for row in rows], **options)
-    return tasks.family(task).score(answers, rows)
+    return family.score(answers, rows)
 
 
 def _as_text(prompt, tokenizer):

@@ -93,7 +93,7 @@ def run(notebook, cwd, progress=True, timeout=1800, name=None, cost=None):
 
 def main(argv):
     """The command `lesson`; returns the exit code."""
-    from labkit.build import source
+    from labkit.build import source, stale
     from labkit.records.lesson import run_and_record
 
     parser = argparse.ArgumentParser(prog="python -m labkit lesson", description="Run a lesson headless.")
@@ -108,6 +108,9 @@ def main(argv):
     if not path.exists():
         where = f"{folder.name}/{path.name}"
         raise LabkitError(f"{where} is not built yet: run `python -m labkit build {stem[:2]}`")
+    behind = stale([stem[:2]]) if options.record else []
+    if any(line.startswith(f"{folder.name}/") for line in behind):
+        raise LabkitError(f"{behind[0]}. Run `python -m labkit build` first, then record")
     cost = {}
     try:
         if options.record:

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from labkit.bench import form_json, jobs, main
+from labkit.bench import families, form_json, jobs, main
 from labkit.errors import LabkitError
 
 WRITES = "import json, sys; json.dump({'name': sys.argv[1]}, open(sys.argv[2], 'w'))"
@@ -59,3 +59,62 @@ def test_an_unknown_benchmark_is_refused_by_name():
 
 def test_form_json_tries_every_prompt_of_the_fixed_budget_and_three_seeds():
     assert len(form_json._prompts()) == 6 and len(set(form_json.SEEDS)) == 3
+
+
+# ---- first scores of the families
+
+
+@pytest.fixture
+def pretend(monkeypatch, tmp_path):
+    """No real jobs: prompt 1 and the rate 2e-4 are best on validation rows and worst on test rows."""
+    written = []
+
+    def run(bench, names, folder, count, digest):
+        def result(name):
+            kind, family, rest = name.split("-", 2)
+            best = rest in ("1", "2e-4")
+            seen, unseen = (0.9, 0.2) if best else (0.1, 0.8)
+            costs = {"seconds": 2.0, "training seconds": 1.0, "peak_bytes": 3}
+            made = {"prompt": f"{family} prompt {rest}", "rate": rest, "rows": f"8:0{int(best)}"}
+            return {"validation": seen, "test": unseen, "detail": {}, **made, **costs}
+
+        return {name: result(name) for name in names}
+
+    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(families, "prompts", lambda name: {"a": None, "b": None, "c": None})
+    monkeypatch.setattr(families.store, "data_digest", lambda *names: {})
+    path = tmp_path / "x.json"
+    monkeypatch.setattr(families.store, "write", lambda *args, **whole: written.append(whole) or path)
+    return written
+
+
+def test_what_is_best_on_validation_rows_is_scored_on_test_rows(pretend):
+    assert families.main(["--folder", "unused"]) == 0
+    [whole] = pretend
+    sql, names = whole["values"]["sql"], families.FAMILIES
+    assert set(whole["values"]) == set(names)
+    assert set(whole["scores"]) == {f"{name}.{how}" for name in names for how in ("prompted", "full")}
+    assert (sql["best prompt"], sql["rate"]) == ("sql prompt 1", "2e-4")
+    assert sql["full"] == sql["prompted"] == 0.2
+    assert whole["scores"]["sql.full"]["rows"] == ["8:01"]
+
+
+def test_a_trial_of_some_families_writes_no_record(pretend, capsys):
+    assert families.main(["--folder", "unused", "--only", "sql"]) == 0
+    assert pretend == [] and "sql: best prompt 20.0%" in capsys.readouterr().out
+
+
+def test_a_job_of_a_family_trains_and_scores_validation_and_test(tiny, tokenizer, monkeypatch):
+    monkeypatch.setattr("labkit.load_model", tiny, raising=False)
+    monkeypatch.setattr(families, "BUDGET", {"steps": 1, "batch": 1, "length": 256})
+    monkeypatch.setattr(families, "TRIED", 2)
+    monkeypatch.setattr(families, "SCORED", 3)
+    full = families.job("full-tickets-1e-4")
+    assert full["rate"] == "1e-4" and full["rows"].startswith("3:") and {"validation", "test"} <= set(full)
+    tried = families.job("try-tickets-0")
+    assert tried["prompt"] == "one sentence" and "test" not in tried and tried["rate"] is None
+
+
+def test_a_family_without_prompts_is_named():
+    with pytest.raises(LabkitError, match="general"):
+        families.prompts("general")

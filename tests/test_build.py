@@ -370,6 +370,19 @@ def shell(monkeypatch, tmp_path):
     return shell
 
 
+def test_a_lesson_whose_notebook_is_behind_its_source_is_not_recorded(monkeypatch):
+    ran, behind = [], ["solutions/00_start_here.ipynb: cell 3 differs"]
+    recorder = "labkit.records.lesson.run_and_record"
+    monkeypatch.setattr(recorder, lambda *args: ran.append(args) or (None, 1, {}, {}))
+    monkeypatch.setattr("labkit.execute.report", lambda *args: "")
+    monkeypatch.setattr("labkit.build.stale", lambda lessons: behind)
+    with pytest.raises(LabkitError, match="cell 3 differs.*labkit build"):
+        execute.main(["00", "--record"])
+    assert not ran
+    behind[0] = "notebooks/00_start_here.ipynb: card differs"
+    assert execute.main(["00", "--record"]) == 0 and len(ran) == 1
+
+
 def test_a_gpu_cell_is_recorded_on_a_card_and_read_out_elsewhere(shell, monkeypatch, tmp_path, capsys):
     record = tmp_path / "00_sample.json"
     record.write_text(json.dumps({"machine": {"device": "Card X"}, "scores": [1]}))

@@ -18,6 +18,7 @@ from labkit.tasks import load, tickets_rules
 from labkit.tasks import tickets as t
 from labkit.tasks import tickets_card as c
 from labkit.tasks import tickets_grammar as g
+from labkit.tasks.duplicates import near_duplicates
 from labkit.tasks.tickets_build import templates_for
 from labkit.tasks.tickets_rules import FACT_KEYS, INTENTS, NEEDS, NOISE, SPLITS
 
@@ -86,9 +87,9 @@ def test_no_message_occurs_twice(rows):
 def test_no_test_row_is_nearly_a_training_row(rows):
     train = [row["message"] for row in rows["train"]]
     test = [row["message"] for row in rows["test"]]
-    assert c.near_duplicates(test, train) == []
+    assert near_duplicates(test, train) == []
     planted = train[17] + " Thank you again."
-    assert [j for _, j, _ in c.near_duplicates([planted], train, 0.6)] == [17]
+    assert [j for _, j, _ in near_duplicates([planted], train, 0.6)] == [17]
 
 
 def test_test_phrasings_products_and_combinations_are_unseen(rows):

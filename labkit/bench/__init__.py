@@ -4,7 +4,7 @@ from importlib import import_module
 
 from labkit.errors import LabkitError
 
-BENCHES = {"form-json": "labkit.bench.form_json"}
+BENCHES = {"form-json": "labkit.bench.form_json", "families": "labkit.bench.families"}
 
 
 def main(argv):

@@ -11,8 +11,8 @@ from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.tasks import tickets_grammar as g
+from labkit.tasks.draw import shuffled
 from labkit.tasks.tickets_rules import INTENTS, SPLITS, digest
-from labkit.tasks.tickets_words import shuffled
 from labkit.tasks.tickets_writer import Writer
 
 

@@ -3,55 +3,21 @@
 from __future__ import annotations
 
 import json
-import re
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 from labkit.tasks import tickets_grammar as g
+from labkit.tasks.card import percent as _share
+from labkit.tasks.card import table
+from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.tickets import FOLDER, SYSTEM, read, render_answer
 from labkit.tasks.tickets_rules import FACT_KEYS, INTENTS, LEVELS, NEEDS, SPLITS, held_out
-
-# How many rows of test are at or above this word 3-gram Jaccard similarity to a row of train is reported.
-NEAR = 0.8
-
-
-def trigrams(text: str) -> set[tuple[str, ...]]:
-    """The word 3-grams of a text in lower case with every digit made 0; the whole text if it is shorter."""
-    words = re.sub("[0-9]", "0", text.lower()).split()
-    return {tuple(words[i:i + 3]) for i in range(len(words) - 2)} or {tuple(words)}
-
-
-def near_duplicates(texts: list[str], against: list[str], limit: float = NEAR) -> list[tuple]:
-    """For each text its most similar text in `against`, if their 3-gram Jaccard similarity reaches the limit.
-
-    Returns (index, index in against, similarity). An inverted index makes it quick: only texts that share a
-    3-gram are compared.
-    """
-    grams = [trigrams(text) for text in against]
-    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i, own in enumerate(grams):
-        for gram in own:
-            index[gram].append(i)
-    found = []
-    for i, text in enumerate(texts):
-        own = trigrams(text)
-        shared = Counter(j for gram in own for j in index.get(gram, ()))
-        scored = [(count / (len(own) + len(grams[j]) - count), j) for j, count in shared.items()]
-        best = max(scored, default=(0.0, -1))
-        if best[0] >= limit:
-            found.append((i, best[1], best[0]))
-    return found
 
 
 def combination(row: dict[str, Any]) -> bool:
     """Whether a row's combination of intent, urgency and facts given is one that training never shows."""
     answer = row["answer"]
     return held_out(answer["intent"], answer["urgency"], [key for key in FACT_KEYS if key in answer])
-
-
-def _share(rows: list[dict], test: Any) -> str:
-    return f"{100 * sum(map(test, rows)) / len(rows):.1f}%"
 
 
 def card(folder: Path = FOLDER) -> str:
@@ -63,10 +29,6 @@ def card(folder: Path = FOLDER) -> str:
     closest = max((s for _, _, s in near_duplicates(messages["test"], messages["train"], 0.3)), default=0.0)
     near_validation = len(near_duplicates(messages["validation"], messages["train"]))
     distinct = {s: len(set(texts)) for s, texts in messages.items()}
-
-    def table(head: list[str], rows: list[list[Any]]) -> str:
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
     per_split = table(
         ["split", "rows", "distinct", "phrasings", "words a row", "kB", "SHA-256 of the JSON Lines"],

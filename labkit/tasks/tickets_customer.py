@@ -6,6 +6,7 @@ from random import Random
 from typing import Any
 
 from labkit.tasks import tickets_grammar as g
+from labkit.tasks.draw import pick, weighted
 from labkit.tasks.tickets_rules import (
     FACT_KEYS,
     GIVEN,
@@ -16,7 +17,7 @@ from labkit.tasks.tickets_rules import (
     URGENCY_SHARES,
     held_out,
 )
-from labkit.tasks.tickets_words import misspell, pick, plural, weighted, write_date
+from labkit.tasks.tickets_words import misspell, plural, write_date
 
 
 class Customer:

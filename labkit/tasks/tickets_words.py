@@ -1,33 +1,13 @@
-"""Small changes to words and sentences, and random choices that are the same on every Python version."""
+"""Small changes to words and sentences."""
 
 from __future__ import annotations
 
-import math
 import re
 from random import Random
-from typing import Any
 
 from labkit.tasks.tickets_grammar import MONTHS
 
 OPEN, CLOSE = "\x01", "\x02"  # around text that noise must leave alone
-
-
-def pick(rng: Random, items: Any) -> Any:
-    return items[int(rng.random() * len(items))]
-
-
-def weighted(rng: Random, shares: dict[Any, float]) -> Any:
-    # fsum and not sum, which adds floats differently from Python 3.12 on
-    x = rng.random() * math.fsum(shares.values())
-    for key, share in shares.items():
-        x -= share
-        if x < 0:
-            return key
-    return key
-
-
-def shuffled(rng: Random, items: list[Any]) -> list[Any]:
-    return [item for _, _, item in sorted((rng.random(), i, item) for i, item in enumerate(items))]
 
 
 def plural(name: str) -> str:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from labkit.tasks import tickets_grammar as g
+from labkit.tasks.draw import pick, shuffled
 from labkit.tasks.tickets_customer import Customer
 from labkit.tasks.tickets_rules import FACT_KEYS, INLINE, NEEDS
 from labkit.tasks.tickets_words import (
@@ -13,10 +14,8 @@ from labkit.tasks.tickets_words import (
     OPEN,
     lower_first,
     misspell,
-    pick,
     plural,
     sentence,
-    shuffled,
     write_date,
 )
 
