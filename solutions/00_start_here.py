@@ -265,7 +265,7 @@ print(run)
 
 # %%
 start, end = run.losses[0], sum(run.losses[-10:]) / len(run.losses[-10:])
-plots.losses(run, f"The loss falls from {start:.1f} to {end:.2g} in {run.steps} steps")
+plots.losses(run, f"The loss falls from {start:.1f} to {end:.2f} in {run.steps} steps")
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 print("the loss fell by more than 80%:", end < 0.2 * start)

@@ -45,7 +45,9 @@ class Course:
 
     solutions: Path = paths.SOLUTIONS
     notebooks: Path = paths.NOTEBOOKS
-    readmes: tuple = tuple(folder / "README.md" for folder in (paths.ROOT, paths.NOTEBOOKS, paths.SOLUTIONS))
+    readmes: tuple = tuple(
+        folder / "README.md" for folder in (paths.ROOT, paths.NOTEBOOKS, paths.SOLUTIONS, paths.DATA)
+    )
     fill: Callable = _fill
     points: Callable = _points
 

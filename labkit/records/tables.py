@@ -26,7 +26,7 @@ SYLLABUS = (
 def fill(name, lesson):
     """The text for a placeholder `{{name}}` of `lesson`, or for a generated README block (lesson None)."""
     made = {"budget": lambda: budget(lesson), "syllabus": syllabus, "notebooks": lambda: syllabus(links=""),
-            "form-json": prompt_table}  # fmt: skip
+            "form-json": prompt_table, "families": family_table}  # fmt: skip
     if name in made:
         return made[name]()
     kind, _, number = name.partition(":")
@@ -87,6 +87,23 @@ def prompt_table():
         valid, exact = (measured(whole, f"{name}.{kind}")[0] for kind in ("valid", "exact"))
         lines.append(f"| {says} | {int(rows):,}, test | {valid:.1%} | {exact:.1%} |")
     return "\n".join([*lines, "", f"Recorded on {whole['machine']['device']}, {whole['made']}."])
+
+
+def family_table():
+    """First scores of every scored data family, as a markdown table."""
+    whole = store.read("families")
+    if whole is None:
+        return "(not measured yet)"
+    head = "| family | best prompt | its score | full finetuning | learning rate |"
+    lines = [head, "|---|---|---|---|---|"]
+    for name, found in whole["values"].items():
+        shares = []
+        for how in ("prompted", "full"):
+            mean, low, high = measured(whole, f"{name}.{how}")
+            shares.append(f"{mean:.1%} [{low:.1%}, {high:.1%}]")
+        lines.append(f"| {name} | {found['best prompt']} | {shares[0]} | {shares[1]} | {found['rate']} |")
+    made = f"{whole['machine']['device']}, {whole['made']}"
+    return "\n".join([*lines, "", f"Brackets: 95% interval, clustered by phrasing. Recorded on {made}."])
 
 
 def _cost(lesson, profile, short=False):

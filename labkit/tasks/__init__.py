@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "tickets": "labkit.tasks.tickets",
+    "handbook": "labkit.tasks.handbook",
 }
 
 
