@@ -28,7 +28,7 @@ def load_own(loader, **options):
     try:
         if path.is_dir():
             name = str(path)
-        elif not _hub_answers():
+        elif not hub_answers():
             name = snapshot_download(name, local_files_only=True)
         return loader.from_pretrained(name, **options)
     except Exception as error:  # a folder that holds no model fails in half a dozen ways
@@ -57,7 +57,7 @@ def _refusal(reason):
     )
 
 
-def _hub_answers():
+def hub_answers():
     """Can the model hub be reached? Behind a proxy we cannot tell, and say yes."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
         return False

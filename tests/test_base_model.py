@@ -333,7 +333,7 @@ def test_a_hub_id_that_cannot_be_reached_is_refused_without_minutes_of_retries(m
     with pytest.raises(LabkitError, match="no-such-owner/no-such-model could not be loaded"):
         load_model()
     assert time.monotonic() - start < 10
-    assert not own_model._hub_answers()
+    assert not own_model.hub_answers()
 
 
 def test_a_tokenizer_without_chat_template_is_refused(tmp_path, monkeypatch, tokenizer):

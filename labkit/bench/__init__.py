@@ -1,10 +1,14 @@
-"""Measurements behind the claims: `python -m labkit bench NAME`. Each writes data/measurements/NAME.json."""
+"""Measurements: `python -m labkit bench NAME`.
+
+Each writes data/measurements/NAME.json, except byod, which measures your own data and writes where you say.
+"""
 
 from importlib import import_module
 
 from labkit.errors import LabkitError
 
-BENCHES = {"form-json": "labkit.bench.form_json", "families": "labkit.bench.families"}
+BENCHES = {"form-json": "labkit.bench.form_json", "families": "labkit.bench.families",
+           "byod": "labkit.bench.byod"}  # fmt: skip
 
 
 def main(argv):

@@ -1,4 +1,4 @@
-"""Course data: one module per family, all loaded the same way.
+"""Course data: one module per family, all loaded the same way; and your own data by the same door.
 
 A family module offers `load() -> datasets.DatasetDict`; a new one is one more line in `FAMILIES`.
 """
@@ -6,8 +6,9 @@ A family module offers `load() -> datasets.DatasetDict`; a new one is one more l
 from __future__ import annotations
 
 import importlib
+import os
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabkitError
 
@@ -17,20 +18,29 @@ if TYPE_CHECKING:
 FAMILIES = {
     "tickets": "labkit.tasks.tickets",
     "handbook": "labkit.tasks.handbook",
+    "voice": "labkit.tasks.voice",
+    "arithmetic": "labkit.tasks.arithmetic",
+    "jobs": "labkit.tasks.jobs",
 }
+OWN = "own_data"  # what is not a family: a file, a folder or a hub name
 
 
-def load(name: str) -> DatasetDict:
-    """Load a data family by name as a DatasetDict with the splits train, validation and test.
+def load(name: str | os.PathLike[str], **options: Any) -> DatasetDict:
+    """Load a data family by name, or your own data by path or hub name, as a DatasetDict.
 
-    Rows are in trl's prompt-completion form. Raises LabkitError for an unknown name, or when the family's
-    files are missing or damaged.
+    Rows are in trl's prompt-completion form (preference pairs: prompt, chosen, rejected), in the splits
+    train, validation and test. `options` say how (see the family's own `load`, and `own_data.load` for
+    which columns to use). Raises LabkitError for an unknown name, and for files missing or damaged.
     """
-    return family(name).load()
+    if name in FAMILIES:
+        return family(name).load(**options)
+    return family(OWN).load(name, **options)
 
 
 def family(name: str) -> ModuleType:
-    """The module of a data family, which renders its prompts and scores its answers."""
+    """The module of a data family, or of `own_data`, which renders prompts and scores answers."""
+    if name == OWN:
+        return importlib.import_module("labkit.tasks.own_data")
     if name not in FAMILIES:
         raise LabkitError(f"There is no data family {name!r}. Known: {', '.join(FAMILIES)}.")
     return importlib.import_module(FAMILIES[name])

@@ -1,0 +1,7 @@
+"""Write the committed rows again: `python -m labkit.tasks.jobs`."""
+
+from labkit.tasks.jobs import FOLDER, SPLITS, write
+
+if __name__ == "__main__":
+    write()
+    print(f"Wrote {', '.join(SPLITS)} to {FOLDER}.")
