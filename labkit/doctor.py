@@ -172,11 +172,11 @@ def _base_model():
 
 
 def _data():
-    from labkit.tasks import FAMILIES, load
+    from labkit.tasks import FAMILIES, files
 
     for name in FAMILIES:
-        sizes = {split: len(rows) for split, rows in load(name).items()}
-        yield Finding("data", "OK", f"{name}: {sizes} rows, checksums right")
+        sizes = ", ".join(f"{rows:,} {part}" for part, rows in files.verify(DATA / name).items())
+        yield Finding("data", "OK", f"{name}: {sizes}; checksums right")
     count = len(list((DATA / "measurements").glob("*.json")))
     yield Finding("records", "OK" if count else "DIFFERS", f"{count} measurement files",
                   "" if count else "GPU cells have no recorded output to show")  # fmt: skip

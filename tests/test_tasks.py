@@ -49,6 +49,16 @@ def test_a_missing_or_damaged_file_is_named_with_the_remedy(folder, damage):
         files.read(folder, "train")
 
 
+def test_every_part_of_a_family_is_verified(folder):
+    assert files.verify(folder) == {"train": 2, "test": 1}
+    _change(folder / "test.jsonl.gz")
+    with pytest.raises(LabkitError, match="test.jsonl.gz"):
+        files.verify(folder)
+    (folder / "checksums.json").unlink()
+    with pytest.raises(LabkitError, match="checksums.json is missing"):
+        files.verify(folder)
+
+
 def test_a_smaller_diversity_keeps_a_subset_in_the_same_order():
     items = [f"phrase {number}" for number in range(50)]
     kept = [draw.share(items, diversity) for diversity in (0.001, 0.1, 0.5, 1.0)]
