@@ -20,6 +20,7 @@ FAMILIES = {
     "handbook": "labkit.tasks.handbook",
     "voice": "labkit.tasks.voice",
     "arithmetic": "labkit.tasks.arithmetic",
+    "general": "labkit.tasks.general",
     "jobs": "labkit.tasks.jobs",
 }
 OWN = "own_data"  # what is not a family: a file, a folder or a hub name
@@ -29,7 +30,7 @@ def load(name: str | os.PathLike[str], **options: Any) -> DatasetDict:
     """Load a data family by name, or your own data by path or hub name, as a DatasetDict.
 
     Rows are in trl's prompt-completion form (preference pairs: prompt, chosen, rejected), in the splits
-    train, validation and test. `options` say how (see the family's own `load`, and `own_data.load` for
+    train, validation and test (`general`, which nothing trains on: probe and text). `options` say how (see the family's own `load`, and `own_data.load` for
     which columns to use). Raises LabkitError for an unknown name, and for files missing or damaged.
     """
     if name in FAMILIES:
