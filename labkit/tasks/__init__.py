@@ -30,8 +30,8 @@ def load(name: str | os.PathLike[str], **options: Any) -> DatasetDict:
     """Load a data family by name, or your own data by path or hub name, as a DatasetDict.
 
     Rows are in trl's prompt-completion form (preference pairs: prompt, chosen, rejected), in the splits
-    train, validation and test (`general`, which nothing trains on: probe and text). `options` say how (see the family's own `load`, and `own_data.load` for
-    which columns to use). Raises LabkitError for an unknown name, and for files missing or damaged.
+    train, validation and test (`general`, which nothing trains on: probe and text). `options` say how: see
+    the family's own `load`, and `own_data.load` for which columns to use. Raises LabkitError for an unknown name, and for files missing or damaged.
     """
     if name in FAMILIES:
         return family(name).load(**options)
