@@ -31,7 +31,8 @@ def load(name: str | os.PathLike[str], **options: Any) -> DatasetDict:
 
     Rows are in trl's prompt-completion form (preference pairs: prompt, chosen, rejected), in the splits
     train, validation and test (`general`, which nothing trains on: probe and text). `options` say how: see
-    the family's own `load`, and `own_data.load` for which columns to use. Raises LabkitError for an unknown name, and for files missing or damaged.
+    the family's own `load`, and `own_data.load` for which columns to use. Raises LabkitError for an
+    unknown name, and for files missing or damaged.
     """
     if name in FAMILIES:
         return family(name).load(**options)
