@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {
     "tickets": "labkit.tasks.tickets",
+    "sql": "labkit.tasks.sql",
     "handbook": "labkit.tasks.handbook",
     "voice": "labkit.tasks.voice",
     "arithmetic": "labkit.tasks.arithmetic",
