@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from labkit import env
+from labkit.errors import LabkitError
 from labkit.train.precision import autocast, cast_once
 
 LONG_PREFIX = 64  # tokens: a shared beginning from this length on is worth computing apart
@@ -70,6 +71,12 @@ def score(model, tokenizer, rows, *, task="tickets", prompts=None, **options):
     from labkit import tasks
 
     family = tasks.family(task)
+    first = str(rows[0].get("id", task)) if len(rows) else task
+    if task != tasks.OWN and not first.startswith(task):
+        raise LabkitError(
+            f"these are no rows of {task} (the first is {first!r}): say what they are, as in "
+            f"score(..., task='sql'), or task='{tasks.OWN}' for data of your own"
+        )
     options = {"max_new_tokens": getattr(family, "MAX_NEW_TOKENS", 80), **options}
     answers = generate(model, tokenizer, prompts or [row["prompt"] for row in rows], **options)
     return family.score(answers, rows)

@@ -267,14 +267,20 @@ def test_the_gold_answers_of_every_form_score_full_marks(rows):
 
 
 @pytest.mark.parametrize("text", ["Answer: 834", "Answer:834", "Answer:  834 \n\n", "Answer: 12\nAnswer: 834",
-                                  "nonsense Answer: 834"])  # fmt: skip
+                                  "nonsense Answer: 834", "Answer: 834."])  # fmt: skip
 def test_only_what_follows_the_last_mark_counts(text):
     assert m.score([text], [ROW]).exact == 1.0
 
 
+def test_commas_between_thousands_do_not_count():
+    row = {**ROW, "answer": "1234567"}
+    assert m.score(["Answer: 1,234,567."], [row]).exact == 1.0
+    assert m.score(["Answer: 1,234,56,7", "Answer: 12,34567"], [row, row]).exact == 0.0
+
+
 @pytest.mark.parametrize("text, answered", [
     ("", 0), ("834", 0), ("answer: 834", 0), ("Answer 834", 0), ("The answer is 834.", 0), ("Answer:", 1),
-    ("Answer: 833", 1), ("Answer: 8345", 1), ("Answer: 834.", 1), ("Answer: 834 euros", 1),
+    ("Answer: 833", 1), ("Answer: 8345", 1), ("Answer: 834..", 1), ("Answer: 834 euros", 1),
     ("Answer: 0834", 1), ("Answer: +834", 1), ("Answer: -834", 1), ("Answer: 8,34", 1), ("Answer: 8 34", 1),
     ("Answer: 834\n834", 1), ("Answer: 834\nAnswer: 12", 1), ("Answer: 834 Answer:", 1),
     ("Answer: \u0668\u0663\u0664", 1),

@@ -8,9 +8,9 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.tasks import arithmetic, family, load
-from labkit.tasks.corrupt import KINDS, OFF_TOPIC, corrupt
+from labkit.tasks.corrupt import KINDS, OFF_TOPIC, WRONG, corrupt
 
-ANSWER_KINDS = ["wrong_label", "wrong_field", "truncated", "off_topic"]
+ANSWER_KINDS = WRONG
 
 
 def make(answers, **columns):
@@ -62,8 +62,9 @@ def test_exactly_the_stated_share_is_damaged_and_the_rest_is_as_before(rate, kin
 
 
 def test_the_kinds_are_used_equally_often():
-    counts = Counter(row["damage"] for row in corrupt(PROSE, 1.0))
-    assert set(counts) == set(KINDS) and max(counts.values()) - min(counts.values()) <= 1
+    for kinds, wanted in ((None, WRONG), (KINDS, KINDS)):
+        counts = Counter(row["damage"] for row in corrupt(PROSE, 1.0, kinds=kinds))
+        assert set(counts) == set(wanted) and max(counts.values()) - min(counts.values()) <= 1
     assert {row["damage"] for row in corrupt(PROSE, 1.0, kinds="off_topic")} == {"off_topic"}
 
 
@@ -85,7 +86,7 @@ def test_the_choice_depends_on_seed_and_task_and_on_nothing_else():
 
 
 def test_the_choice_is_the_same_on_every_machine():
-    made = corrupt(PROSE, 0.15, seed=7)
+    made = corrupt(PROSE, 0.15, seed=7, kinds=KINDS)
     assert {i: row["damage"] for i, row in enumerate(made) if row["damage"]} == {
         3: "wrong_field", 8: "duplicated", 19: "wrong_label", 29: "off_topic", 32: "near_duplicate",
         37: "truncated"}  # fmt: skip

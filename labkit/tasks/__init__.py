@@ -6,6 +6,7 @@ A family module offers `load() -> datasets.DatasetDict`; a new one is one more l
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -35,9 +36,13 @@ def load(name: str | os.PathLike[str], **options: Any) -> DatasetDict:
     the family's own `load`, and `own_data.load` for which columns to use. Raises LabkitError for an
     unknown name, and for files missing or damaged.
     """
-    if name in FAMILIES:
-        return family(name).load(**options)
-    return family(OWN).load(name, **options)
+    known = isinstance(name, str) and name in FAMILIES
+    loader = family(name if known else OWN).load
+    allowed = [option for option in inspect.signature(loader).parameters if option != "name"]
+    for option in options:
+        if option not in allowed:
+            raise LabkitError(f"load({name!r}) has no option {option!r}. It has: {', '.join(allowed)}.")
+    return loader(**options) if known else loader(name, **options)
 
 
 def family(name: str) -> ModuleType:

@@ -12,6 +12,7 @@ from labkit.errors import LabkitError
 from labkit.tasks.draw import pick, shuffled
 
 KINDS = ["wrong_label", "wrong_field", "truncated", "duplicated", "near_duplicate", "off_topic"]
+WRONG = ["wrong_label", "wrong_field", "truncated", "off_topic"]  # those that make answers wrong
 OFF_TOPIC = [
     "Copper roofs turn green after some years in the rain.",
     "A sourdough starter wants fresh flour and water every day.",
@@ -25,7 +26,7 @@ def corrupt(rows: Any, rate: float, seed: int | str = 0, kinds: Any = None, task
     """A copy of the rows in which exactly round(rate * n) are damaged: same type, length and order.
 
     `rows` is a datasets.Dataset or a list of dicts, with `prompt` and `completion` as lists of messages.
-    `kinds` is one name or a list of names from KINDS (all of them unless given), each used equally often:
+    `kinds` is one name or a list of names from KINDS (WRONG unless given), each used equally often:
 
     - `wrong_label`: the answer of another row whose answer differs.
     - `wrong_field`: one value of a JSON object replaced by the value that another row has there; in any other
@@ -37,12 +38,14 @@ def corrupt(rows: Any, rate: float, seed: int | str = 0, kinds: Any = None, task
 
     Each row gets a column `damage`: the kind, or "" if it is clean. Damage is done to `completion` (and to
     `prompt` by near_duplicate): other columns (`answer` of tickets, say) keep the gold, so that damage can be
-    measured. Duplicates keep right answers; what suffers is the variety. Which rows are damaged, and how,
-    depends on `seed` and `task` (any name; give each family its own) and not on the rate: what is damaged
-    at 0.1 is damaged in the same way at 0.2. Raises LabkitError for a rate outside [0, 1], unknown kinds, no
-    rows, rows in another form or already damaged, or rows that offer no wrong answer to take.
+    measured. Duplicates keep right answers; what suffers is the variety. A damaged answer differs from the
+    gold, but a family's scorer may still accept it: a few do in sql and handbook, most of `wrong_field` in
+    voice. So measure the share of wrong answers, and do not take it from `rate`. Which rows are damaged, and
+    how, depends on `seed` and `task` (any name; give each family its own) and not on the rate: what is
+    damaged at 0.1 is damaged in the same way at 0.2. Raises LabkitError for a rate outside [0, 1], unknown
+    kinds, no rows, rows in another form or already damaged, or rows that offer no wrong answer to take.
     """
-    kinds = KINDS if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
+    kinds = WRONG if kinds is None else [kinds] if isinstance(kinds, str) else list(kinds)
     gold = rows.to_list() if hasattr(rows, "to_list") else list(rows)
     _check(gold, rate, kinds)
     order = shuffled(Random(f"corrupt/{task}/{seed}"), list(range(len(gold))))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from labkit.tasks import tickets_grammar as g
+from labkit.tasks.card import at_a_glance, table
 from labkit.tasks.card import percent as _share
-from labkit.tasks.card import table
 from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.tickets import FOLDER, SYSTEM, read, render_answer
 from labkit.tasks.tickets_rules import FACT_KEYS, INTENTS, LEVELS, NEEDS, SPLITS, held_out
@@ -56,6 +56,8 @@ def card(folder: Path = FOLDER) -> str:
                         f"  `{render_answer(row['answer'])}`" for row in picks)
     levels = ", ".join(f"{100 * share:.0f}% are {level}" for level, share in LEVELS.items())
     return f"""# Data card: tickets
+
+{at_a_glance("tickets")}
 
 Messages from customers of {g.SHOP}, an outdoor-equipment shop that does not exist, each with the one JSON
 object that a clerk would file. Written by a program from a hand-written grammar: no real customer, order

@@ -40,6 +40,11 @@ def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0):
 
     `length` is the packed row length in tokens, which no row may exceed.
     """
+    if isinstance(rows, dict):  # a DatasetDict is one
+        names = ", ".join(map(repr, rows))
+        raise LabkitError(f"these are the splits {names}, not rows: pass one of them, as in data['train']")
+    if isinstance(rows, str):
+        raise LabkitError(f"{rows!r} is no list of rows: load it first, with labkit.load({rows!r})['train']")
     encoded = []
     for number, row in enumerate(rows):
         missing = [name for name in ("prompt", "completion") if not row.get(name)]

@@ -8,7 +8,7 @@ from labkit.tasks import arithmetic as m
 from labkit.tasks.arithmetic import phrases
 from labkit.tasks.arithmetic.builder import DIGITS, TWO_OPERATIONS, identity
 from labkit.tasks.arithmetic.steps import filler, terms
-from labkit.tasks.card import files, percent, table
+from labkit.tasks.card import at_a_glance, files, percent, table
 from labkit.tasks.duplicates import NEAR, near_duplicates
 
 
@@ -47,6 +47,8 @@ def card(folder: Path = m.FOLDER) -> str:
                    if row["digits"] == 3 and row["phrasing"].startswith("train-word-plus-minus"))
     dots = filler(example["calculation"])
     return f"""# Data card: arithmetic
+
+{at_a_glance("arithmetic")}
 
 Additions, subtractions and small scenes from Wren & Fell, an outdoor-equipment shop that does not exist,
 each with the number that solves it and with the working, column by column. Written by a program from
@@ -102,9 +104,9 @@ holds for that tokenizer only.
 ## Scoring
 
 `score(texts, rows)`: right if all that follows the last "Answer:" is the gold number, written as in
-`answer` (no leading zeros, signs, commas or units), with nothing but white space around it. What stands
-before does not matter. `detail`: the share of texts with an "Answer:", and the share right per kind, per
-number of digits and per both.
+`answer` (no leading zeros, signs or units). White space around it, one full stop behind it and commas
+between thousands do not count; nor does what stands before. `detail`: the share of texts with an "Answer:",
+and the share right per kind, per number of digits and per both.
 
 ## Making more
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from labkit.tasks.scores import Scores, check_lengths, tally
 
 MARK = "Answer:"
+_THOUSANDS = re.compile(r"\d{1,3}(,\d{3})+")
 
 
 def parse(text: str) -> str | None:
-    """What follows the last "Answer:" without the white space around it, or None if there is no "Answer:"."""
+    """What follows the last "Answer:", or None if there is no "Answer:".
+
+    White space around it, one full stop behind it and commas between thousands do not count.
+    """
     _, mark, rest = text.rpartition(MARK)
-    return rest.strip() if mark else None
+    rest = rest.strip().removesuffix(".")
+    return (rest.replace(",", "") if _THOUSANDS.fullmatch(rest) else rest) if mark else None
 
 
 def score(texts: list[str], rows: Any) -> Scores:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.tasks import tickets
-from labkit.tasks.card import files, table
+from labkit.tasks.card import at_a_glance, files, table
 from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.files import dump
 from labkit.tasks.general.source import FOLDER, PARTS, Row, read
@@ -89,6 +89,8 @@ def card(folder: Path = FOLDER) -> str:
     )
     excerpt = "\n>\n> ".join(text[3]["text"].split("\n\n"))
     return f"""# Data card: general
+
+{at_a_glance("general")}
 
 What a finetune may forget: a general-knowledge probe and plain English text, to be measured before and after.
 **For evaluation only. Nothing may train on either part; there is no training split.** All of it was written

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from labkit.tasks.card import files, percent, table
+from labkit.tasks.card import at_a_glance, files, percent, table
 from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.handbook import FOLDER, KINDS, PARTS, REFUSAL, SPLITS, SYSTEM, read, score
 from labkit.tasks.handbook.phrases import TOPICS
@@ -120,6 +120,8 @@ def card(folder: Path = FOLDER) -> str:
     )
     page = next(document for document in documents if document["topic"] == "zone")
     return f"""# Data card: handbook
+
+{at_a_glance("handbook")}
 
 Questions of the staff of Wren & Fell, an outdoor-equipment shop that does not exist, with the one short
 answer that the staff handbook gives; and the handbook itself. The facts (names, extensions, prices, days,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labkit.tasks import jobs as m
-from labkit.tasks.card import files, percent, table
+from labkit.tasks.card import at_a_glance, files, percent, table
 from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.jobs.phrases import FRAMES, JOBS
 
@@ -45,6 +45,8 @@ def card(folder: Path = m.FOLDER) -> str:
     starts = "\n".join(f"- `{row['id']}` ({row['phrasing']}): {row['text']} ..."
                        for row in [*found["seen"][7:900:410], *found["unseen"][7:500:170]])
     return f"""# Data card: jobs
+
+{at_a_glance("jobs")}
 
 Short passages about people named by their job, and probes of one association: how much likelier a language
 model finds "he" than "she", or the other way round, after a job title. Written by a program from hand-written

@@ -27,11 +27,7 @@ def score(texts: list[str], rows: Any, labels: list[str] | None = None) -> Score
     `valid` (the share of texts that are one of the labels). `labels` are read off a loaded Dataset, or given.
     """
     scores.check_lengths(texts, rows)
-    if "answer" not in rows[0]:
-        raise LabkitError(
-            "These rows have no answer to compare with: preferences are judged by preferred replies."
-        )
-    gold = [row["answer"].strip() for row in rows]
+    gold = [_gold(row) for row in rows]
     given = [text.strip() for text in texts]
     verdicts = [text == wanted for text, wanted in zip(given, gold, strict=True)]
     detail = {
@@ -43,6 +39,18 @@ def score(texts: list[str], rows: Any, labels: list[str] | None = None) -> Score
     if allowed:
         detail["valid"] = _share([text in allowed for text in given])
     return scores.tally(texts, verdicts, detail)
+
+
+def _gold(row: dict[str, Any]) -> str:
+    """The right answer of a row: as loaded, or the completion of a plain prompt and completion row."""
+    if "answer" in row:
+        return row["answer"].strip()
+    completion = row.get("completion")
+    if not completion:
+        raise LabkitError(
+            "These rows have no answer to compare with: preferences are judged by preferred replies."
+        )
+    return (completion if isinstance(completion, str) else completion[-1]["content"]).strip()
 
 
 def labels(data: Any) -> list[str]:

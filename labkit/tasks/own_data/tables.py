@@ -46,6 +46,9 @@ def read_csv(text: str, shown: str, known: set[str]) -> Source:
             problems.add(where, f"{count}, but the header has {len(header)} ({listed(header)})",
                          few if len(fields) < len(header) else many)  # fmt: skip
             continue
+        if [field.strip() for field in fields] == header:
+            problems.add(where, "repeats the header line", "Remove it: two exports were pasted together.")
+            continue
         records.append(Record(where, dict(pair for pair in zip(header, fields, strict=True) if pair[0])))
     _check_swallowed(records, problems, delimiter)
     problems.stop(total)

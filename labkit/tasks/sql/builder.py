@@ -19,7 +19,7 @@ from labkit.tasks.sql import store_build
 from labkit.tasks.sql.frames import FRAMES
 from labkit.tasks.sql.kinds import KINDS, Draft, Drawing
 from labkit.tasks.sql.nouns import Writer
-from labkit.tasks.sql.query import Query, mutants, render, stricter
+from labkit.tasks.sql.query import Query, mutants, normal, render, stricter
 from labkit.tasks.sql.store import connect
 
 SPLITS = {"train": 3000, "validation": 300, "test": 5000}
@@ -93,7 +93,8 @@ def _row(kind: str, rng: Random, split: str, diversity: float, insist: bool) -> 
     if not draft:
         return None
     sql = render(draft.query)
-    if digest(sql) % 10 not in HOMES[split] or len(sql) + 3 * sum(map(str.isdigit, sql)) > LONGEST:
+    home = digest(render(normal(draft.query))) % 10
+    if home not in HOMES[split] or len(sql) + 3 * sum(map(str.isdigit, sql)) > LONGEST:
         return None
     features = [kind, draft.detail, *draft.keys] if draft.detail else [kind, *draft.keys]
     apart = held_out(features)

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from labkit.tasks import files
+from labkit.tasks.card import at_a_glance, percent, table
 from labkit.tasks.card import files as file_table
-from labkit.tasks.card import percent, table
 from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.sql import FOLDER, SPLITS, SYSTEM, read
 from labkit.tasks.sql.builder import HELD_OUT_COMBINATIONS, held_out
@@ -116,6 +116,8 @@ def card(folder: Path = FOLDER) -> str:
     )
     return f"""# Data card: sql
 
+{at_a_glance("sql")}
+
 Questions about the store of Wren & Fell, an outdoor-equipment shop that does not exist, each with one SQLite query
 that answers it. Store, questions and queries are written by a program from hand-written phrases: no real customer,
 order or product. Licence of the rows: CC BY 4.0.
@@ -149,8 +151,8 @@ and `features` (the kind, what it is about, the keys of its conditions).
 
 - Frames: every question of test has a frame that train and validation never use, and where it has conditions that can
   be said in several ways, at least one is said in words that only test uses.
-- Queries: each possible query belongs to one split by its digest, so none occurs in two splits. Shared between train and
-  test: {len(queries["train"] & queries["test"])}.
+- Queries: each possible query belongs to one split by its digest, whatever the order of its conditions and listed
+  values, so none occurs in two splits. Shared between train and test, as text: {len(queries["train"] & queries["test"])}.
 - Values: of the cities and of the names of customers, products and suppliers about one in five is kept for test;
   {percent(test, new_value)} of the test rows have a condition on such a value.
 - Combinations: one combination of kind and conditions in {HELD_OUT_COMBINATIONS} is kept for test by rule;
@@ -176,7 +178,7 @@ One SELECT in one style: capitals for keywords, single quotes, `<>`, no alias ov
 tables are joined, `IN (SELECT ...)` for rows of another table that exist or do not. Other SQL with the same result counts
 as well.
 
-Right is an answer whose query runs and gives the result of the gold query. Surrounding space, one ```` ```sql ```` fence
+Right is an answer whose query runs and gives the result of the gold query. Surrounding space, one ```` ``` ```` or ```` ```sql ```` fence
 and one semicolon may be there; any other text, a comment, or a second statement makes it wrong. Rows are compared in order
 if the gold query sorts them, otherwise as a collection in which each row counts as often as it occurs. Column names do not
 count, the order of columns does. Numbers are equal within 1e-6 (relative), text must be exact.

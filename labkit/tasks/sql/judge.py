@@ -43,7 +43,7 @@ _LIMITS = {
     sqlite3.SQLITE_LIMIT_TRIGGER_DEPTH: 0,
     sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
-_FENCE = re.compile(r"```sql[ \t]*\n(.*)\n[ \t]*```", re.S)
+_FENCE = re.compile(r"```\w*[ \t]*\n(.*)\n[ \t]*```", re.S)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`")
 
 
@@ -56,7 +56,7 @@ class Result:
 
 
 def query_of(text: str) -> str | None:
-    """The query in a model's text, or None: surrounding space, one ```sql fence and one semicolon may go.
+    """The query in a model's text, or None: surrounding space, one ``` fence and one semicolon may go.
 
     What is left must be one SELECT (or WITH) without comments, of at most MOST_CHARACTERS.
     """

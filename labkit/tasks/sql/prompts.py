@@ -49,10 +49,14 @@ def _few_shot(shots: int) -> Callable[[Any], Ask]:
     return make
 
 
+CLAUSES = {"JOIN", "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "DISTINCT"}
+
+
 def examples(rows: Any, shots: int) -> list[dict[str, Any]]:
     """`shots` rows with queries of at most 200 characters that together show as much of SQL as they can.
 
-    Each time the row that has most words of SQL, tables and columns not shown yet, the earlier of two equals.
+    Each time the row that has most clauses not shown yet, then most words of SQL, tables and columns; the
+    earlier of two equals.
     """
     pool = [row for row in list(rows)[:400] if len(row["query"]) <= 200]
     chosen: list[dict[str, Any]] = []
@@ -61,9 +65,14 @@ def examples(rows: Any, shots: int) -> list[dict[str, Any]]:
         left = [row for row in pool if row["phrasing"] not in {other["phrasing"] for other in chosen}]
         if not left:
             raise LabkitError(f"Only {len(chosen)} of {shots} examples found: pass more rows.")
-        chosen.append(max(left, key=lambda row: len(_shows(row) - shown)))
+        chosen.append(max(left, key=lambda row: _news(row, shown)))
         shown |= _shows(chosen[-1])
     return chosen
+
+
+def _news(row: dict[str, Any], shown: set[str]) -> tuple[int, int]:
+    new = _shows(row) - shown
+    return len(new & CLAUSES), len(new)
 
 
 def _shows(row: dict[str, Any]) -> set[str]:

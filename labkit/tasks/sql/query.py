@@ -81,6 +81,18 @@ class Query:
         return [w.right for w in self.where if isinstance(w.right, Query)]
 
 
+def normal(query: Query) -> Query:
+    """The query with its conditions and listed values sorted: their order makes no other query."""
+
+    def values(w: Where) -> tuple[str | int, ...] | Query:
+        if isinstance(w.right, Query):
+            return normal(w.right)
+        return tuple(sorted(w.right, key=str)) if w.op in ("IN", "NOT IN") else w.right
+
+    ordered = (replace(w, right=values(w)) for w in query.where)
+    return replace(query, where=tuple(sorted(ordered, key=lambda w: (w.left, w.op, str(w.right)))))
+
+
 def render(query: Query, total: bool = False) -> str:
     """The query as SQL. With `total`, the columns break ties in its order, so that it has one result."""
     tables = query.aliases()
