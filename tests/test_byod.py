@@ -193,3 +193,8 @@ def test_a_result_that_cannot_be_written_leaves_nothing_half_written(tmp_path, m
     with pytest.raises(LabkitError, match="No space left.*is kept"):
         byod_report.write(tmp_path / "x.json", {"a": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_course_family_is_sent_to_its_own_benchmark():
+    with pytest.raises(LabkitError, match="course family.*labkit bench families"):
+        byod.main(["sql"])

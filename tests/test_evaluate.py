@@ -195,3 +195,13 @@ def test_a_constraint_allows_only_tokens_of_the_schema_and_the_end_after_it(toke
         body, end = answer[: answer.index("}") + 1], answer[answer.index("}") + 1 :]
         assert json.loads(body)["a"] in ("x", "y")
         assert set(end.split("<|im_end|>")) == {""}
+
+
+def test_rows_of_another_family_are_not_scored_as_tickets(base, tokenizer):
+    mine = [{"id": "my.csv, line 2", "prompt": "The capital of France is", "answer": "Paris"}]
+    with pytest.raises(LabkitError, match="my.csv, line 2.*task='own_data'"):
+        score(base, tokenizer, mine, progress=False)
+    options = {"task": "own_data", "max_new_tokens": 1, "progress": False}
+    assert score(base, tokenizer, mine, **options).exact == 1.0
+    plain = [{"prompt": "The capital of France is", "completion": " Paris"}]
+    assert score(base, tokenizer, plain, **options).exact == 1.0

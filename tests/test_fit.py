@@ -551,3 +551,11 @@ def test_progress_names_the_precision_and_can_be_silenced(tiny, tokenizer, ticke
     assert "training in fp32" in capsys.readouterr().out
     train(tiny(), tickets, tokenizer, steps=1)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("rows, says", [
+    ({"train": [], "test": []}, "'train', 'test'.*data\\['train'\\]"), ("my.csv", "labkit.load\\('my.csv'\\)")
+])  # fmt: skip
+def test_splits_or_a_path_in_place_of_rows_are_told(tiny, tokenizer, rows, says):
+    with pytest.raises(LabkitError, match=says):
+        train(tiny(), rows, tokenizer)

@@ -379,6 +379,7 @@ REFUSED = {
     "bare quotes in a quoted field": ("my.csv", 'text,label\n"he said "hi" to me",b\n', ["line 2", '""'], {}),
     "rows swallowed between two stray quotes": ("my.csv", 'text,label\na,late\nb,late\nB,late\nbb,late\n"c,late\nd,late\n12",late\n', ["lines 6 to 8", "other rows"], {}),
     "too few fields": ("my.csv", "text,label\na,b\nc\nd,e\n", ["line 3", "1 field,", "header has 2"], {}),
+    "header repeated": ("my.csv", "text,label\na,b\ntext,label\nd,e\n", ["line 3", "repeats the header"], {}),
     "too many fields": ("my.csv", "text,label\na,b\nc, d, and e,f\n", ["line 3", "4 fields", "quotation marks"], {}),
     "a field of 10 MB": ("my.csv", f"text,label\na,b\n{LONG},c\n", ["line 3", "131,072 characters"], {}),
     "empty prompts": ("my.csv", "text,label\na,b\n,c\nd,e\n,f\n", ["2 of 4 rows", "line 3: the prompt", "line 5", "(column 'text') is empty"], {}),

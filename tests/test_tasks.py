@@ -7,7 +7,8 @@ from random import Random
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.tasks import card, draw, files
+from labkit.paths import DATA
+from labkit.tasks import FAMILIES, card, draw, files, load
 from labkit.tasks.duplicates import near_duplicates
 from labkit.tasks.scores import check_lengths, tally
 
@@ -98,3 +99,21 @@ def test_a_card_states_rows_size_and_checksum_of_each_part(folder):
     assert "| part | rows | letters | kB |" in text
     assert f"| train | 2 | 18 | 0 | `{sums['train.jsonl.gz']}` |" in text
     assert card.percent([1, 2, 3, 4], lambda x: x > 3) == "25.0%"
+
+
+@pytest.mark.parametrize("name, option", [("tickets", "answr"), ("my.csv", "label"), ("voice", "form")])
+def test_an_unknown_option_of_load_is_told_with_the_known_ones(name, option):
+    with pytest.raises(LabkitError, match=f"{name}.*no option '{option}'. It has: "):
+        load(name, **{option: 1})
+
+
+def test_what_is_no_name_and_no_path_is_refused():
+    with pytest.raises(LabkitError, match="path of a file or folder"):
+        load([{"prompt": "a", "completion": "b"}])
+
+
+def test_every_family_says_at_the_top_of_its_card_how_it_is_loaded():
+    assert set(card.AT_A_GLANCE) == set(FAMILIES)
+    for family in FAMILIES:
+        text = (DATA / family / "README.md").read_text()
+        assert text.split("\n\n")[1] == card.at_a_glance(family) and f'load("{family}"' in text

@@ -18,7 +18,7 @@ from labkit import base_model, env
 from labkit.bench import byod_report, jobs
 from labkit.errors import LabkitError
 from labkit.records import stats, store
-from labkit.tasks import own_data
+from labkit.tasks import FAMILIES, own_data
 from labkit.tasks.draw import digest
 
 NAME = "byod"
@@ -42,6 +42,10 @@ def main(argv):
         return 0
     if not options.path:
         raise LabkitError("name your data: python -m labkit bench byod my.csv (or a folder, or a hub name)")
+    if options.path in FAMILIES:
+        raise LabkitError(
+            f"byod takes data of your own; {options.path} is a course family: see `labkit bench families`"
+        )
     out = _writable(options.out)
     started = time.perf_counter()
     data, settings = _prepare(options)
