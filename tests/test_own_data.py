@@ -72,6 +72,13 @@ def test_each_format_gives_the_same_prompt_completion_rows(here, name):
     assert own_data.labels(data) == ["late", "lost", "other"] == own_data.labels(data["test"])
 
 
+def test_the_line_with_which_excel_names_the_delimiter_is_skipped():
+    Path("my.csv").write_text("sep=;\ntext;label\none;a\ntwo, three;b\nfour;a\n")
+    data = load("my.csv")
+    found = {row["id"]: row["message"] for split in data for row in data[split]}
+    assert found == {"my.csv, line 3": "one", "my.csv, line 4": "two, three", "my.csv, line 5": "four"}
+
+
 def test_an_id_names_the_file_and_the_place():
     Path("my.csv").write_text('text,label\n\n"Two\nlines",a\nthree,b\nfour,a\n')
     Path("my.json").write_text(json.dumps([{"text": text, "label": label} for text, label in ROWS]))

@@ -21,6 +21,7 @@ QUOTES = (
 
 def read_csv(text: str, shown: str, known: set[str]) -> Source:
     """The rows below the header line; commas, semicolons, tabs and bars are told apart by the header."""
+    text = re.sub(r"\Asep=.(?=[\r\n])", "", text)  # Excel's own line; it stays, but blank
     delimiter = _delimiter(text, known)
     rows = _rows(text, shown, delimiter)
     _, _, header = next(rows, (0, 0, []))
