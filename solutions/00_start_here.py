@@ -252,7 +252,7 @@ with torch.no_grad():
 #
 # This is the whole of it. `fit` is a plain training loop: take a few rows, compute the loss, nudge every
 # trainable weight in the direction that lowers it, repeat. `batch` × `length` is how many tokens a step may
-# hold; as many rows as fit are packed into it. On the CPU budget that is about two rows a step, some 400 of
+# hold; as many rows as fit are packed into it. On the CPU budget that is about two rows a step, some 330 of
 # the 4,000; on the GPU budget 39, so that every row is seen about three times. The learning rate, a few
 # thousandths, is high: LoRA wants about ten times what full finetuning does (lesson 05 measures it).
 
