@@ -217,9 +217,6 @@ who never bought {x} | not known to have bought {x}
 c some r
 with {np} | who have {np} | having {np}
 to whom {np} belong | credited with {np}
-p some o
-contained in {np} | that are part of {np} | that appear in {np}
-that {np} include | found in {np}
 p no o
 not contained in any {np} | that appear in no {np} | that are part of no {np}
 that no {np} include | missing from all {np}
