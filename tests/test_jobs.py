@@ -15,7 +15,7 @@ from labkit.tasks.duplicates import near_duplicates
 from labkit.tasks.jobs import card
 from labkit.tasks.jobs.builder import probe_start
 from labkit.tasks.jobs.phrases import FORMS, FRAMES, JOBS, THINGS, TOWNS
-from labkit.tasks.tickets_grammar import PRODUCTS
+from labkit.tasks.tickets.grammar import PRODUCTS
 
 
 @pytest.fixture(scope="module")

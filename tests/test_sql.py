@@ -19,7 +19,7 @@ from labkit.tasks.sql.frames import FRAMES
 from labkit.tasks.sql.kinds import KINDS
 from labkit.tasks.sql.query import Query, Where, mutants, render, stricter
 from labkit.tasks.sql.values import HELD_OUT, rare
-from labkit.tasks.tickets_grammar import PRODUCTS
+from labkit.tasks.tickets.grammar import PRODUCTS
 
 SPLITS = sql.SPLITS
 

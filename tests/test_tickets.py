@@ -14,13 +14,15 @@ import pytest
 
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
-from labkit.tasks import load, tickets_rules
+from labkit.tasks import files, load
 from labkit.tasks import tickets as t
-from labkit.tasks import tickets_card as c
-from labkit.tasks import tickets_grammar as g
 from labkit.tasks.duplicates import near_duplicates
-from labkit.tasks.tickets_build import templates_for
-from labkit.tasks.tickets_rules import FACT_KEYS, INTENTS, NEEDS, NOISE, SPLITS
+from labkit.tasks.tickets import card as c
+from labkit.tasks.tickets import grammar as g
+from labkit.tasks.tickets.answers import URGENCIES
+from labkit.tasks.tickets.builder import templates_for
+from labkit.tasks.tickets.prompts import INSTRUCTIONS
+from labkit.tasks.tickets.rules import FACT_KEYS, INTENTS, NEEDS, NOISE, SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +36,8 @@ def rows():
 @pytest.mark.parametrize("split", list(SPLITS))
 def test_the_builder_reproduces_the_committed_bytes(split):
     committed = gzip.decompress((t.FOLDER / f"{split}.jsonl.gz").read_bytes())
-    assert t.dump(t.build(split, SPLITS[split])) == committed
-    assert t.dump(t.build(split, 50, seed=1)) != t.dump(t.build(split, 50))
+    assert files.dump(t.build(split, SPLITS[split])) == committed
+    assert files.dump(t.build(split, 50, seed=1)) != files.dump(t.build(split, 50))
 
 
 def test_fewer_rows_are_the_first_of_more_rows():
@@ -59,9 +61,9 @@ def test_a_wrong_split_or_diversity_is_refused(arguments):
 def test_no_more_messages_is_an_error_and_not_an_endless_loop(monkeypatch):
     for noise in NOISE:
         monkeypatch.setitem(NOISE, noise, (0, 0, 0))
-    monkeypatch.setattr("labkit.tasks.tickets_customer.GIVEN", dict.fromkeys(INTENTS, (0, 0, 0, 0)))
-    monkeypatch.setattr("labkit.tasks.tickets_customer.URGENCY_SHARES", {"normal": 1.0})
-    monkeypatch.setattr("labkit.tasks.tickets_customer.held_out", lambda *_: False)
+    monkeypatch.setattr("labkit.tasks.tickets.customer.GIVEN", dict.fromkeys(INTENTS, (0, 0, 0, 0)))
+    monkeypatch.setattr("labkit.tasks.tickets.customer.URGENCY_SHARES", {"normal": 1.0})
+    monkeypatch.setattr("labkit.tasks.tickets.customer.held_out", lambda *_: False)
     with pytest.raises(LabkitError, match="ask for fewer"):
         t.build("validation", 4000)
 
@@ -121,7 +123,7 @@ def test_classes_are_balanced(rows):
         n = len(rows[split])
         for intent in INTENTS:
             assert sum(row["answer"]["intent"] == intent for row in rows[split]) == n / len(INTENTS)
-        shares = {u: sum(row["answer"]["urgency"] == u for row in rows[split]) / n for u in t.URGENCIES}
+        shares = {u: sum(row["answer"]["urgency"] == u for row in rows[split]) / n for u in URGENCIES}
         assert 0.12 < shares["low"] < 0.25 and 0.15 < shares["high"] < 0.30 and shares["normal"] < 0.70
         for key, low, high in [("product", 0.55, 0.75), ("order", 0.50, 0.67), ("quantity", 0.15, 0.27),
                                ("date", 0.33, 0.46)]:
@@ -359,9 +361,8 @@ def test_ten_examples_show_every_intent_urgency_and_optional_field(rows):
 
 
 def test_the_full_instructions_state_every_intent_and_need():
-    assert tickets_rules.NEEDS is NEEDS
     for intent, needs in NEEDS.items():
-        assert f"{intent}: {', '.join(needs)}" in t.INSTRUCTIONS
+        assert f"{intent}: {', '.join(needs)}" in INSTRUCTIONS
 
 
 def test_too_few_training_rows_for_the_examples_is_an_error(rows):

@@ -15,7 +15,7 @@ from labkit.paths import ROOT
 from labkit.tasks import voice as v
 from labkit.tasks.duplicates import near_duplicates
 from labkit.tasks.files import dump
-from labkit.tasks.tickets_grammar import TEST_PRODUCTS, UNITS
+from labkit.tasks.tickets.grammar import TEST_PRODUCTS, UNITS
 from labkit.tasks.voice import builder, card, hacks, prompts, replies
 from labkit.tasks.voice import matters as m
 from labkit.tasks.voice.texts import product_of, topics_of, units, words

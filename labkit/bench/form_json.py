@@ -19,9 +19,8 @@ SEEDS = (0, 1, 2)
 PROMPTED_ROWS = 2000  # of the test split: prompts of 2,600 tokens are slow, and their band is far away
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 BUDGET = {"steps": 300, "lr": 2e-3, "batch": 8, "length": 512}
-CODE = tuple(
-    f"labkit/{name}.py" for name in ("bench/form_json", "tasks/tickets", "tasks/tickets_rules", "constrain")
-)
+ANSWERS = (f"tasks/tickets/{part}" for part in ("answers", "prompts", "rules"))
+CODE = tuple(f"labkit/{part}.py" for part in ("bench/form_json", "constrain", *ANSWERS))
 
 
 def main(argv):

@@ -10,7 +10,7 @@ from typing import Any
 
 from labkit.errors import LabkitError
 from labkit.tasks.draw import digest, pick, share, shuffled, weighted
-from labkit.tasks.tickets_grammar import TEST_PRODUCTS, UNITS
+from labkit.tasks.tickets.grammar import TEST_PRODUCTS, UNITS
 from labkit.tasks.voice import matters as m
 from labkit.tasks.voice.replies import feasible, fill, forms_of, write_reply
 from labkit.tasks.voice.rules import HELD_OUT_RULES, PAIR_RULES, RULES

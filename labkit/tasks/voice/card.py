@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.tasks import card as c
 from labkit.tasks.duplicates import NEAR, near_duplicates
-from labkit.tasks.tickets_grammar import TEST_PRODUCTS
+from labkit.tasks.tickets.grammar import TEST_PRODUCTS
 from labkit.tasks.voice import FOLDER, MAX_NEW_TOKENS, PAIR_SPLITS, SPLITS, SYSTEM, read, score
 from labkit.tasks.voice import builder as b
 from labkit.tasks.voice.hacks import HACKS

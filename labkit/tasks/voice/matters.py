@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from labkit.tasks.tickets_grammar import PRODUCTS
+from labkit.tasks.tickets.grammar import PRODUCTS
 
 KINDS = {
     "tent": "Kestrel Heron Plover Curlew Lark Rook",

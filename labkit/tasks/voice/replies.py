@@ -7,7 +7,7 @@ from functools import lru_cache
 from random import Random
 
 from labkit.tasks.draw import pick, shuffled
-from labkit.tasks.tickets_grammar import UNITS
+from labkit.tasks.tickets.grammar import UNITS
 from labkit.tasks.voice import parts as p
 from labkit.tasks.voice.matters import MATTERS
 from labkit.tasks.voice.rules import MAX_WORDS, RULES, is_reply

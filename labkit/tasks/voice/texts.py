@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from labkit.tasks.tickets_grammar import PRODUCTS
+from labkit.tasks.tickets.grammar import PRODUCTS
 from labkit.tasks.voice.matters import MATTERS
 
 LONGEST = 4000  # characters of a reply that are looked at: no honest reply is longer

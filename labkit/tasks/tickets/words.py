@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from labkit.tasks.tickets_grammar import MONTHS
+from labkit.tasks.tickets.grammar import MONTHS
 
 OPEN, CLOSE = "\x01", "\x02"  # around text that noise must leave alone
 

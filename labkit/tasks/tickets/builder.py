@@ -10,10 +10,10 @@ from random import Random
 from typing import Any
 
 from labkit.errors import LabkitError
-from labkit.tasks import tickets_grammar as g
 from labkit.tasks.draw import shuffled
-from labkit.tasks.tickets_rules import INTENTS, SPLITS, digest
-from labkit.tasks.tickets_writer import Writer
+from labkit.tasks.tickets import grammar as g
+from labkit.tasks.tickets.rules import INTENTS, SPLITS, digest
+from labkit.tasks.tickets.writer import Writer
 
 
 def templates_for(split: str, diversity: float = 1.0) -> dict[str, list[tuple[str, str]]]:

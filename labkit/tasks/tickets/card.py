@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from labkit.tasks import tickets_grammar as g
 from labkit.tasks.card import at_a_glance, table
 from labkit.tasks.card import percent as _share
 from labkit.tasks.duplicates import NEAR, near_duplicates
 from labkit.tasks.tickets import FOLDER, SYSTEM, read, render_answer
-from labkit.tasks.tickets_rules import FACT_KEYS, INTENTS, LEVELS, NEEDS, SPLITS, held_out
+from labkit.tasks.tickets import grammar as g
+from labkit.tasks.tickets.rules import FACT_KEYS, INTENTS, LEVELS, NEEDS, SPLITS, held_out
 
 
 def combination(row: dict[str, Any]) -> bool:
@@ -63,7 +63,7 @@ Messages from customers of {g.SHOP}, an outdoor-equipment shop that does not exi
 object that a clerk would file. Written by a program from a hand-written grammar: no real customer, order
 or product. Licence of the rows: CC BY 4.0.
 
-This file is generated: `python -m labkit.tasks.tickets_card`.
+This file is generated: `python -m labkit.tasks.tickets.card`.
 
 ## Splits
 
@@ -107,7 +107,7 @@ Where a customer takes a value back ("two, sorry, three"), the corrected one cou
 {facts}
 
 Every intent has the same number of rows. About {levels} of the rows; the
-knobs stand at the top of `labkit/tasks/tickets_rules.py`. Noise: greetings, padding, sign-offs, distractors
+knobs stand at the top of `labkit/tasks/tickets/rules.py`. Noise: greetings, padding, sign-offs, distractors
 (another product, order or date, a phone number, a price), typos, lower case, lost punctuation,
 abbreviations, facts before or after the request, corrections.
 

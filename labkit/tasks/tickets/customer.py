@@ -5,9 +5,9 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from labkit.tasks import tickets_grammar as g
 from labkit.tasks.draw import pick, weighted
-from labkit.tasks.tickets_rules import (
+from labkit.tasks.tickets import grammar as g
+from labkit.tasks.tickets.rules import (
     FACT_KEYS,
     GIVEN,
     LEVELS,
@@ -17,7 +17,7 @@ from labkit.tasks.tickets_rules import (
     URGENCY_SHARES,
     held_out,
 )
-from labkit.tasks.tickets_words import misspell, plural, write_date
+from labkit.tasks.tickets.words import misspell, plural, write_date
 
 
 class Customer:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from labkit.tasks import tickets_grammar as g
 from labkit.tasks.draw import pick, shuffled
-from labkit.tasks.tickets_customer import Customer
-from labkit.tasks.tickets_rules import FACT_KEYS, INLINE, NEEDS
-from labkit.tasks.tickets_words import (
+from labkit.tasks.tickets import grammar as g
+from labkit.tasks.tickets.customer import Customer
+from labkit.tasks.tickets.rules import FACT_KEYS, INLINE, NEEDS
+from labkit.tasks.tickets.words import (
     CLOSE,
     OPEN,
     lower_first,
