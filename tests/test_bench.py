@@ -17,7 +17,7 @@ def started(monkeypatch):
     """Replace real jobs by tiny ones; returns the names started, in order."""
     names = []
 
-    def start(bench, name, folder):
+    def start(bench, name, folder, card):
         names.append(name)
         with open(folder / f"{name}.log", "w") as log:
             code = FAILS if name.startswith("bad") else WRITES
@@ -33,6 +33,30 @@ def test_every_job_runs_once_however_many_run_side_by_side(started, tmp_path, co
     results = jobs.run("x", ["a", "b", "c"], tmp_path, count)
     assert results == {name: {"name": name} for name in "abc"}
     assert sorted(started) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("visible", "count", "found"), [
+    (None, 0, [None]), (None, 2, ["0", "1"]), ("2,5", 2, ["2", "5"]),
+    ("", 0, [None]), ("GPU-a", 1, ["GPU-a"]),
+])  # fmt: skip
+def test_jobs_may_use_the_cards_that_are_visible(monkeypatch, visible, count, found):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert jobs.cards() == found
+
+
+def test_jobs_spread_over_the_cards_and_each_sees_one(monkeypatch, tmp_path):
+    code = "import json, os, sys; json.dump(os.environ['CUDA_VISIBLE_DEVICES'], open(sys.argv[1], 'w'))"
+    real = subprocess.Popen
+
+    def popen(command, **options):
+        return real([sys.executable, "-c", code, str(jobs.result_file(tmp_path, command[-3]))], **options)
+
+    monkeypatch.setattr(jobs, "cards", lambda: ["3", "7"])
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert jobs.run("x", ["a", "b", "c", "d"], tmp_path, 2) == {"a": "3", "b": "7", "c": "3", "d": "7"}
 
 
 def test_a_second_run_does_only_what_is_missing(started, tmp_path):

@@ -101,7 +101,7 @@ def _options(argv):
     for split in ("rows", "validation-rows", "test-rows"):
         what = "training" if split == "rows" else split.partition("-")[0]
         training.add_argument(f"--{split}", type=_count, help=f"{what} rows to use, for a trial")
-    training.add_argument("--jobs", type=_count, help="processes side by side (default: 2 on a GPU)")
+    training.add_argument("--jobs", type=_count, help="processes side by side on each GPU (default: 2)")
     training.add_argument("--folder", default="out/byod", help="where jobs leave results, to go on from")
     training.add_argument("--out", help="a .json file to write the result to")
     training.add_argument("--job", help=argparse.SUPPRESS)

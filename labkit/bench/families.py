@@ -25,7 +25,7 @@ def main(argv):
     """Run what is missing and write data/measurements/families.json."""
     about = __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m labkit bench families", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (4 for a large GPU)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
     parser.add_argument("--folder", default="out/families", help="where jobs leave results, to go on from")
     parser.add_argument("--only", nargs="+", choices=FAMILIES, help="a trial; writes no record")
     parser.add_argument("--job", help=argparse.SUPPRESS)

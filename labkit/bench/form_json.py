@@ -27,7 +27,7 @@ def main(argv):
     """Run what is missing of the benchmark and write data/measurements/form_json.json."""
     about = __doc__.splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m labkit bench form-json", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side (4 for a large GPU)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
     parser.add_argument("--folder", default="out/form_json", help="where jobs leave results, to go on from")
     parser.add_argument("--rows", type=int, default=None, help="test rows (default: all; fewer for a trial)")
     parser.add_argument("--job", help=argparse.SUPPRESS)

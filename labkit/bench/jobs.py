@@ -1,4 +1,7 @@
-"""Jobs side by side: each a process of its own that leaves one file, so that a stopped run goes on."""
+"""Jobs side by side: each a process of its own that leaves one file, so that a stopped run goes on.
+
+On a machine with several GPUs the jobs spread over them; each job sees one.
+"""
 
 import json
 import os
@@ -14,7 +17,7 @@ from labkit.paths import ROOT
 
 
 def run(bench, names, folder, jobs=1, digest=None):
-    """Run the jobs of a benchmark that have no result of `digest` in `folder` yet, `jobs` at a time.
+    """Run the jobs of a benchmark that have no result of `digest` in `folder` yet, `jobs` at a time a GPU.
 
     A job is `python -m labkit bench BENCH --job NAME --folder FOLDER`. `digest` says what code and data a
     result must come from; one of another digest is made again. Returns name to result.
@@ -25,25 +28,36 @@ def run(bench, names, folder, jobs=1, digest=None):
     waiting = [name for name in names if not _current(folder, name, digest)]
     bar = tqdm(total=len(names), initial=len(names) - len(waiting), unit="job", desc=bench)
     running = {}
+    free = cards() * max(1, jobs)
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
-                name = waiting.pop(0)
-                running[name] = _start(bench, name, folder)
-            for name, process in list(running.items()):
+            while waiting and free:
+                name, card = waiting.pop(0), free.pop(0)
+                running[name] = _start(bench, name, folder, card), card
+            for name, (process, card) in list(running.items()):
                 if process.poll() is None:
                     continue
                 del running[name]
+                free.append(card)
                 if process.returncode:
                     log = (folder / f"{name}.log").read_text(errors="replace")
                     raise LabkitError(f"job {name} of {bench} failed; its output ends:\n{log[-2000:]}")
                 bar.update()
             time.sleep(0.2)
     finally:
-        for process in running.values():
+        for process, _ in running.values():
             process.kill()
         bar.close()
     return {name: json.loads(result_file(folder, name).read_text()) for name in names}
+
+
+def cards():
+    """The CUDA cards that jobs may use, as values of CUDA_VISIBLE_DEVICES; [None] where there is none."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [card for card in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if card]
+    return named[:count] or [str(card) for card in range(count)] or [None]
 
 
 def write(folder, name, result):
@@ -63,7 +77,8 @@ def result_file(folder, name):
     return Path(folder) / f"{name}.json"
 
 
-def _start(bench, name, folder):
+def _start(bench, name, folder, card):
     command = [sys.executable, "-m", "labkit", "bench", bench, "--job", name, "--folder", str(folder)]
+    environment = os.environ | ({} if card is None else {"CUDA_VISIBLE_DEVICES": card})
     with open(folder / f"{name}.log", "w") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
