@@ -382,9 +382,9 @@ print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact after {run.seconds
 claims("00")
 
 # %% [markdown]
-# So the sentence does not hold here as it stands: ten examples gave 95% valid JSON, constrained decoding
+# So the sentence does not hold here as it stands: ten examples gave 96% valid JSON, constrained decoding
 # all of it. Prompting is fragile all the same: the six range from 0% to over 90%, and twenty examples did
-# worse than ten. Finetuning comes out between 98.7% and 99.8%, which may or may not reach the 99% asked
+# worse than ten. Finetuning comes out between 98.4% and 99.8%, which may or may not reach the 99% asked
 # for; more phrasings would decide. What finetuning changes is the content: from under 1% exact to 78%.
 #
 # Everything that was tried:
