@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from labkit import env
 from labkit.errors import LabkitError
-from labkit.train.precision import autocast, cast_once
+from labkit.train.precision import Weights, autocast
 
 LONG_PREFIX = 64  # tokens: a shared beginning from this length on is worth computing apart
 
@@ -32,7 +32,7 @@ def generate(model, tokenizer, prompts, *, max_new_tokens=80, batch_size=64, con
     training = model.training
     model.eval()
     precision = env.precision(on)
-    with bar, cast_once(model, precision), autocast(on.type, precision):
+    with bar, Weights(model, precision), autocast(on.type, precision):
         shared = _shared(rows, model)
         cache = model(torch.tensor([shared], device=on), use_cache=True).past_key_values if shared else None
         for start in range(0, len(order), batch_size):

@@ -375,8 +375,7 @@ print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact after {run.seconds
 #
 # The ranges that would count as yes (bands) were fixed first. Then the task's difficulty was set on trial
 # runs of this same model, so the result is about this task and model. Each value stands beside its 95%
-# interval: where the score would likely fall with other test phrasings. The spread between training seeds
-# is beside it.
+# interval: where the score would likely fall with other test phrasings and other training seeds.
 
 # %% tags=["nbval-check-output"]
 claims("00")
@@ -384,8 +383,9 @@ claims("00")
 # %% [markdown]
 # So the sentence does not hold here as it stands: ten examples gave 96% valid JSON, constrained decoding
 # all of it. Prompting is fragile all the same: the six range from 0% to over 90%, and twenty examples did
-# worse than ten. Finetuning comes out between 98.4% and 99.8%, which may or may not reach the 99% asked
-# for; more phrasings would decide. What finetuning changes is the content: from under 1% exact to 78%.
+# worse than ten. Finetuning comes out between 98.3% and 100.0%, which may or may not reach the 99% asked
+# for; more phrasings and more seeds would decide. What finetuning changes is the content: from under 1%
+# exact to 78%.
 #
 # Everything that was tried:
 #

@@ -3,7 +3,6 @@
 import json
 import math
 import signal
-from contextlib import nullcontext
 
 import peft
 import pytest
@@ -11,8 +10,9 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.train import fit, loop
+from labkit.train import precision as mixed
+from labkit.train import step as stepping
 from labkit.train.packing import collate, plan
-from labkit.train.precision import cast_once
 from labkit.train.rows import encode_all
 from labkit.train.schedule import rate
 
@@ -203,34 +203,46 @@ def test_on_a_lora_model_only_the_adapter_moves(tiny, tokenizer, tickets, checkp
     assert_usable(model)
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}])
-def test_frozen_weights_cast_once_give_the_losses_of_casting_at_every_use(
+@pytest.mark.parametrize("options", [None, {}, {"use_dora": True}, {"use_rslora": True}])
+def test_weights_cast_once_a_step_give_the_losses_of_casting_at_every_use(
     tiny, tokenizer, tickets, monkeypatch, options
 ):
+    def fresh():
+        return tiny() if options is None else with_lora(tiny(), **options)
+
+    run = train(fresh(), tickets, tokenizer, precision="bf16", accumulate=2, lr=1e-2)
+    monkeypatch.setattr(mixed, "_linear_weights", lambda model: [])
+    plain = train(fresh(), tickets, tokenizer, precision="bf16", accumulate=2, lr=1e-2)
+    assert run.losses == pytest.approx(plain.losses, abs=2e-3)
+    other = train(fresh(), tickets, tokenizer, precision="bf16", lr=1e-2)
+    assert other.losses != pytest.approx(plain.losses, abs=2e-3)  # the control: half the rows show
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"use_rslora": True}])
+def test_frozen_weights_come_back_as_they_were(tiny, tokenizer, tickets, options):
     model, seen = with_lora(tiny(), **options), []
     before = weights_of(model)
     layer = model.base_model.model.model.layers[0].mlp.down_proj.get_base_layer()
     layer.register_forward_pre_hook(lambda module, inputs: seen.append(module.weight.dtype))
-    run = train(model, tickets, tokenizer, steps=3, precision="bf16")
+    train(model, tickets, tokenizer, steps=3, precision="bf16")
     # DoRA takes norms of the base's weight, which must stay exact.
     assert set(seen) == {torch.float32 if "use_dora" in options else torch.bfloat16}
     after = weights_of(model)
     assert all(torch.equal(before[name], after[name]) for name in before if "lora_" not in name)
-    monkeypatch.setattr(loop, "cast_once", lambda model, precision: nullcontext())
-    plain = train(with_lora(tiny(), **options), tickets, tokenizer, steps=3, precision="bf16")
-    assert run.losses == plain.losses
+    assert not all(torch.equal(before[name], after[name]) for name in before if "lora_" in name)
 
 
 def test_cast_weights_come_back_after_an_error_and_embeddings_are_left_alone(tiny):
     model = with_lora(tiny())
     before = {name: weight.dtype for name, weight in model.named_parameters()}
-    with pytest.raises(KeyError), cast_once(model, "bf16"):
+    with pytest.raises(KeyError), mixed.Weights(model, "bf16"):
         cast = [name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16]
         raise KeyError
     linears = 7 * model.config.num_hidden_layers
-    assert len(cast) == linears and all("base_layer" in name for name in cast)
+    assert len(cast) == 3 * linears  # of the base, and both matrices of each adapter
+    assert not any("embed" in name or "lm_head" in name for name in cast)
     assert before == {name: weight.dtype for name, weight in model.named_parameters()}
-    with cast_once(model, "fp32"):  # the control: nothing to cast to
+    with mixed.Weights(model, "fp32"):  # the control: nothing to cast to
         assert before == {name: weight.dtype for name, weight in model.named_parameters()}
 
 
@@ -260,7 +272,7 @@ def test_weight_decay_is_for_matrices(tiny, tokenizer, tickets):
 
 def crash_at(monkeypatch, step, how):
     """Let the batch of this step (counted from one) end the run."""
-    real, calls = loop.batch_nll, []
+    real, calls = stepping.batch_nll, []
 
     def counted(*arguments):
         calls.append(1)
@@ -268,7 +280,7 @@ def crash_at(monkeypatch, step, how):
             how()
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "batch_nll", counted)
+    monkeypatch.setattr(stepping, "batch_nll", counted)
 
 
 class Killed(Exception):
@@ -466,13 +478,13 @@ def test_validation_is_the_mean_over_answer_tokens_and_changes_nothing(tiny, tok
 
 
 def test_a_loss_that_is_not_finite_names_the_step_and_its_rows(tiny, tokenizer, tickets, monkeypatch):
-    model, real, calls = tiny(), loop.batch_nll, []
+    model, real, calls = tiny(), stepping.batch_nll, []
 
     def spoil(*arguments):
         calls.append(1)
         return real(*arguments) * (math.nan if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(loop, "batch_nll", spoil)
+    monkeypatch.setattr(stepping, "batch_nll", spoil)
     lengths = [len(row) for row in encode_all(tickets, tokenizer, LENGTH)]
     third = [bins for bins, _ in zip(plan(lengths, 2, LENGTH, 0), range(3), strict=False)][2]
     rows = ", ".join(str(number) for numbers in third for number in numbers)

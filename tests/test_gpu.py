@@ -59,15 +59,15 @@ def test_losses_are_kept_for_every_step_though_looked_at_every_tenth(tiny, token
 
 
 def test_a_nan_between_two_looks_names_its_own_step(tiny, tokenizer, tickets, monkeypatch):
-    from labkit.train import loop
+    from labkit.train import step as stepping
 
-    real, calls = loop.batch_nll, []
+    real, calls = stepping.batch_nll, []
 
     def spoil(*arguments):
         calls.append(1)
         return real(*arguments) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(loop, "batch_nll", spoil)
+    monkeypatch.setattr(stepping, "batch_nll", spoil)
     with pytest.raises(LabkitError, match="the loss is nan at step 4 "):
         fit(tiny().cuda(), tickets, tokenizer, steps=13, precision="fp32", **OPTIONS)
 
@@ -112,11 +112,11 @@ def test_running_out_of_memory_names_the_budget_and_leaves_a_usable_model(model,
 
 
 def test_a_killed_run_goes_on_to_nearly_the_same_losses(tiny, tokenizer, tickets, tmp_path, monkeypatch):
-    from labkit.train import loop
+    from labkit.train import step as stepping
 
     options = {**OPTIONS, "steps": 6, "precision": "fp32", "checkpoint_every": 2}
     straight = fit(tiny().cuda(), tickets, tokenizer, **options)
-    real, calls = loop.batch_nll, []
+    real, calls = stepping.batch_nll, []
 
     def killed(*arguments):
         calls.append(1)
@@ -125,7 +125,7 @@ def test_a_killed_run_goes_on_to_nearly_the_same_losses(tiny, tokenizer, tickets
         return real(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "batch_nll", killed)
+        patch.setattr(stepping, "batch_nll", killed)
         fit(tiny().cuda(), tickets, tokenizer, checkpoint=tmp_path / "run.pt", **options)
     assert (tmp_path / "run.pt").exists()
     resumed = fit(tiny().cuda(), tickets, tokenizer, checkpoint=tmp_path / "run.pt", **options)

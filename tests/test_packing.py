@@ -8,7 +8,7 @@ import torch
 
 from labkit.errors import LabkitError
 from labkit.train.loss import headless, weighted_nll
-from labkit.train.packing import Batch, collate, plan
+from labkit.train.packing import Batch, collate, in_order, plan, room_for
 from labkit.train.rows import Encoded, encode, encode_all
 
 CHAT = {
@@ -154,10 +154,53 @@ def test_a_batch_holds_shifted_targets_and_positions_from_zero(encoded):
     assert batch.weights[0, first + second :].sum() == 0
 
 
+def test_boundaries_say_where_a_row_or_padding_begins(encoded):
+    batch = collate(encoded, [[0, 1], [2]], 512)
+    first, second, third = (len(encoded[number]) for number in range(3))
+    assert batch.boundaries.tolist() == [0, first, first + second, 512, 512 + third, 1024]
+    full = collate(encoded, [[2]], None)
+    assert full.boundaries.tolist() == [0, third]  # no padding, no boundary for it
+
+
+def test_with_room_a_batch_has_fixed_sizes_and_the_same_loss(tiny, encoded):
+    model, bins = tiny(), [[0, 1, 2], [3, 4]]
+    room = room_for(encoded, [bins, [[5], [0]]])
+    small, roomy = collate(encoded, bins, 512), collate(encoded, bins, 512, room=room)
+    assert (len(roomy.counted), len(roomy.boundaries)) == room
+    assert len(small.counted) < room[0] and len(small.boundaries) < room[1]
+    assert roomy.boundaries[-1] == 1024 and roomy.boundaries.diff().min() == 0
+    losses = []
+    with torch.no_grad(), headless(model) as head:
+        for batch in (small, roomy):
+            hidden = logits_of(model, batch, batch.mask())
+            losses.append(weighted_nll(hidden, head, batch.targets, batch.weights, batch.counted).item())
+        fewer = weighted_nll(hidden, head, batch.targets, batch.weights, roomy.counted[9:]).item()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert fewer != pytest.approx(losses[0], rel=1e-5)  # the control: every position that counts is needed
+
+
+def test_room_is_enough_for_every_step_of_a_plan(encoded):
+    lengths = [len(row) for row in encoded]
+    bins = steps_of(lengths, 2, 512, count=20)
+    room = room_for(encoded, bins)
+    for some in bins:
+        exact = collate(encoded, some, 512)
+        assert len(exact.counted) <= room[0] and len(exact.boundaries) <= room[1]
+    with pytest.raises(ValueError, match="negative"):
+        collate(encoded, bins[0], 512, room=(1, room[1]))
+
+
+def test_in_order_every_row_comes_once_and_the_last_batch_is_filled_up():
+    lengths = [30, 40, 20, 64, 10]
+    assert list(in_order(lengths, 2, 64)) == [[[0], [1, 2]], [[3], [4]]]
+    assert list(in_order(lengths[:4], 2, 64)) == [[[0], [1, 2]], [[3], []]]
+    assert list(in_order(lengths, 2, None)) == [[[0], [1]], [[2], [3]], [[4]]]
+
+
 def test_the_mask_shows_earlier_tokens_of_the_same_row_and_nothing_else():
     documents = torch.tensor([[1, 1, 2, 2, 0]])
     blank = torch.zeros(1, 5)
-    mask = Batch(blank.long(), blank, documents, blank, blank, []).mask()[0, 0].int().tolist()
+    mask = Batch(blank.long(), blank, documents, *[blank] * 4, rows=[]).mask()[0, 0].int().tolist()
     assert mask == [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
 
 
@@ -232,7 +275,7 @@ def loss_and_gradients(chunk, weights):
     torch.manual_seed(0)
     head, hidden = Spy(), torch.randn(2, 40, 16, requires_grad=True)
     targets = torch.randint(50, (2, 40))
-    loss = weighted_nll(hidden, head, targets, weights, chunk)
+    loss = weighted_nll(hidden, head, targets, weights, chunk=chunk)
     loss.backward()
     return loss.item(), hidden.grad, head.weight.grad, head.sizes
 

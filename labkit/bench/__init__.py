@@ -8,7 +8,8 @@ from importlib import import_module
 from labkit.errors import LabkitError
 
 BENCHES = {"form-json": "labkit.bench.form_json", "families": "labkit.bench.families",
-           "byod": "labkit.bench.byod"}  # fmt: skip
+           "methods": "labkit.bench.methods",
+           "byod": "labkit.bench.byod", "train": "labkit.bench.train"}  # fmt: skip
 
 
 def main(argv):

@@ -45,8 +45,9 @@ class Course:
 
     solutions: Path = paths.SOLUTIONS
     notebooks: Path = paths.NOTEBOOKS
-    readmes: tuple = tuple(
-        folder / "README.md" for folder in (paths.ROOT, paths.NOTEBOOKS, paths.SOLUTIONS, paths.DATA)
+    readmes: tuple = (
+        *(folder / "README.md" for folder in (paths.ROOT, paths.NOTEBOOKS, paths.SOLUTIONS, paths.DATA)),
+        paths.DATA / "CLAIMS.md",
     )
     fill: Callable = _fill
     points: Callable = _points

@@ -1,31 +1,54 @@
-"""The ledger's verdicts: each claim's measured interval against the band fixed beforehand."""
+"""The ledger, data/claims.json: what the field repeats, the band fixed before measuring, and the verdict.
+
+A claim has an id, lesson ("05", or "01, 06"), claim, measure, `record` (which measurement; null before there
+is one), `bands` (see `labkit.records.judge`), `beside` (bands without bounds: only shown) and a `kind`:
+measured, arithmetic, source wrong, not testable here. Of the last three `shown` gives the calculation, the
+right statement, or why. `reproduced_if` is the condition in words, where bands alone do not say it.
+"""
 
 import hashlib
 import json
+import textwrap
 
 import numpy as np
 
 from labkit.errors import LabkitError
 from labkit.paths import DATA
-from labkit.records import store
-from labkit.records.stats import interval, unpack_rows
+from labkit.records import judge, store
+from labkit.records.judge import measured, overall, verdict
+
+__all__ = ["band_digest", "claims", "digests", "ledger", "measured", "overall", "table", "verdict"]
 
 LEDGER = DATA / "claims.json"
+KINDS = ("measured", "arithmetic", "source wrong", "not testable here")
+WIDTH = 110
+SCALES = {"%": (100, "%"), "GB": (1e-9, " GB"), "GiB": (2**-30, " GiB"), "points": (100, " points"),
+          "times": (1, "×")}  # fmt: skip
 
 
-def claims(lesson):
-    """Print the claims of a lesson: band, measured value with its 95% interval, machine, verdict."""
-    print("\n".join(table(lesson)))
+def claims(lesson, live=None):
+    """Print the claims of a lesson: value with its 95% interval, band, verdict; recorded, and live beside it.
+
+    `live` is what the lesson has just measured, by claim id, under the names that the claim's bands use:
+    {"lora-match": {"scores": {"full": flags, ...}, "phrasing": test["phrasing"], "values": {...}}}, flags one
+    list of booleans or one per seed. It is judged like the record, and differs between machines: do not
+    compare such a cell's output. LabkitError for a lesson or an id that the ledger does not have.
+    """
+    print("\n".join(table(lesson, live)))
 
 
-def table(lesson):
-    """The lines that `claims` prints."""
-    found = [claim for claim in ledger() if claim["lesson"] == lesson]
+def table(lesson, live=None):
+    """The lines that `claims` prints, at most 110 characters wide."""
+    found = [claim for claim in ledger() if lesson in claim["lesson"].split(", ")]
     if not found:
         raise LabkitError(f"the ledger has no claim of lesson {lesson}")
+    unknown = sorted(set(live or {}) - {claim["id"] for claim in found})
+    if unknown:
+        known = ", ".join(claim["id"] for claim in found)
+        raise LabkitError(f"lesson {lesson} has no claim {unknown[0]!r} to judge live; it has {known}")
     lines = []
     for claim in found:
-        lines += _lines(claim)
+        lines += _lines(claim, (live or {}).get(claim["id"]))
     return lines
 
 
@@ -35,71 +58,132 @@ def ledger():
 
 
 def band_digest(claim):
-    """A digest of a claim's bands, stored in the record: a band moved afterwards shows."""
-    return hashlib.sha256(json.dumps(claim["bands"], sort_keys=True).encode()).hexdigest()[:16]
+    """A digest of a claim's bands and condition, stored in the record: moved afterwards, they show."""
+    fixed = claim["bands"]
+    if "reproduced_if" in claim:
+        fixed = [fixed, claim["reproduced_if"]]
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def digests(record_name):
-    """Band digests of every claim that reads the record `record_name`, to be stored in it."""
-    return {claim["id"]: band_digest(claim) for claim in ledger() if claim["record"] == record_name}
+def digests(record_name, kept=None):
+    """Band digests of every claim that reads the record `record_name`, to be stored in it.
+
+    `kept` are the digests of a record that new results are merged into: its results were measured under
+    those, so they stay as they are.
+    """
+    now = {claim["id"]: band_digest(claim) for claim in ledger() if claim["record"] == record_name}
+    return now | (kept or {})
 
 
-def verdict(band, low, high):
-    """`reproduced`, `contradicted here` or `undecided` for one interval and one band."""
-    floor, ceiling = band.get("at_least", -np.inf), band.get("at_most", np.inf)
-    if low >= floor and high <= ceiling:
-        return "reproduced"
-    if high < floor or low > ceiling:
-        return "contradicted here"
-    return "undecided"
-
-
-def overall(verdicts):
-    """A claim with several bands is reproduced only in all, and contradicted by any."""
-    for worst in ("contradicted here", "undecided"):
-        if worst in verdicts:
-            return worst
-    return "reproduced"
-
-
-def _lines(claim):
-    whole = store.read(claim["record"])
-    lines = [f"{claim['id']}: {claim['claim']}"]
-    if whole is None:
-        return [*lines, "  not measured yet"]
-    if whole["claims"].get(claim["id"]) != band_digest(claim):
+def record_of(claim):
+    """The record of a claim; None without one. LabkitError if the claim's band changed after it was made."""
+    whole = store.read(claim["record"]) if claim["record"] else None
+    if whole is not None and whole["claims"].get(claim["id"]) != band_digest(claim):
         raise LabkitError(
             f"the band of {claim['id']} changed after {claim['record']} was recorded. "
             "Put it back, or measure again"
         )
-    verdicts = []
-    for band in [*claim["bands"], *claim["beside"]]:
-        mean, low, high = measured(whole, band["score"])
-        each = [unpack_rows(rows).mean() for rows in whole["scores"][band["score"]]["rows"]]
-        runs = f"{int(whole['scores'][band['score']]['rows'][0].split(':')[0]):,} rows"
-        if len(each) > 1:
-            runs += f", {len(each)} seeds: {min(each):.1%} to {max(each):.1%}"
-        line = f"  {band['says']:<50} {mean:6.1%}  [{low:.1%}, {high:.1%}]  {runs}"
-        if "at_least" in band or "at_most" in band:
-            verdicts.append(verdict(band, low, high))
-            line += f"  band: {_band_text(band)}  {verdicts[-1]}"
-        lines.append(line.rstrip())
-    lines.append(
-        f"  {overall(verdicts)}; recorded on {whole['machine']['device']}, "
-        "95% intervals clustered by phrasing"
-    )
+    return whole
+
+
+def judge_all(claim, source):
+    """[(band, estimate or None, verdict or None, what would decide)] of a claim's bands and those beside."""
+    rows = []
+    for band in [*claim["bands"], *claim.get("beside", [])]:
+        found = judge.estimate(band, source)
+        if found is None:
+            rows.append((band, None, judge.MISSING if judge.bounded(band) else None, ""))
+        else:
+            rows.append((band, found, *(judge.judged(band, found) or (None, ""))))
+    return rows
+
+
+def conclusion(rows):
+    """The verdict on a claim from the rows of `judge_all`."""
+    if all(found is None for _, found, _, _ in rows):
+        return judge.MISSING
+    return overall([said for _, _, said, _ in rows if said])
+
+
+def value_text(band, number, bare=False):
+    """A number in its band's unit: `99.3%`, `+0.42 points`, `0.961`, `14.2 GB`; `bare` keeps only the %."""
+    if not np.isfinite(number):
+        return "none" if np.isnan(number) else f"{number:+}"
+    scale, unit = _scale(band)
+    digits = {"score": ".1f", "gap": "+.2f", "ratio": ".3f"}.get(judge.kind_of(band), ".4g")
+    digits = ".1f" if unit == "%" else digits
+    return f"{scale * number:{digits}}" + ("" if bare and unit != "%" else unit)
+
+
+def band_text(band):
+    """The bounds of a band in words; empty without any."""
+    scale, unit = _scale(band)
+    sign = "+" if judge.kind_of(band) == "gap" else ""
+    bounds = {way: f"{scale * band[way]:{sign if band[way] else ''}.10g}"
+              for way in ("at_least", "above", "at_most", "below") if way in band}  # fmt: skip
+    if set(bounds) == {"at_least", "at_most"}:
+        return f"{bounds['at_least']} to {bounds['at_most']}{unit}"
+    return " and ".join(f"{way.replace('_', ' ')} {number}{unit}" for way, number in bounds.items())
+
+
+def interval_text(band, found):
+    """The 95% interval, or why there is none."""
+    if found.low == found.high and not found.rows and len(found.each) == 1:
+        return "one number"
+    return f"[{value_text(band, found.low, bare=True)}, {value_text(band, found.high, bare=True)}]"
+
+
+def _lines(claim, live):
+    lines = textwrap.wrap(f"{claim['id']}: {claim['claim']}", WIDTH, subsequent_indent="  ")
+    if "reproduced_if" in claim:
+        lines += _wrapped(f"reproduced if: {claim['reproduced_if']}")
+    if "shown" in claim:
+        lines += _wrapped(f"{claim['kind']}: {claim['shown']}")
+    whole = record_of(claim)
+    sources = {"recorded": judge_all(claim, judge.Recorded(whole))} if whole else {}
+    if live is not None:
+        sources["live"] = judge_all(claim, judge.Live(live))
+    for rows in zip(*sources.values(), strict=True):
+        if any(found for _, found, _, _ in rows):
+            lines += _wrapped(rows[0][0]["says"])
+            for name, row in zip(sources, rows, strict=True):
+                lines += _row(f"{name:<9}" if "live" in sources else "", *row)
+    if not whole and claim["kind"] == "measured":
+        lines.append(f"  {judge.MISSING}")
+    for name, rows in sources.items():
+        said = conclusion(rows) if claim["kind"] == "measured" else claim["kind"]
+        where = f"recorded on {whole['machine']['device']}" if name == "recorded" else "live, on this machine"
+        spread = "; 95% intervals over phrasings and training seeds" if name == "recorded" else ""
+        lines += _wrapped(f"{said}; {where}{spread}")
     return lines
 
 
-def measured(whole, name):
-    """(mean, low, high) of one score of a record."""
-    from labkit import tasks
+def _row(name, band, found, said, why):
+    """The lines of one estimate: value, interval, band, verdict, rows and seeds; what would decide."""
+    if found is None:
+        return [f"    {name}{judge.MISSING}"]
+    value, runs = value_text(band, found.mean), _runs(band, found)
+    columns = f"{interval_text(band, found):<15}  {band_text(band):<15}  {said or '':<17}"
+    line = f"    {name}{value:>12}  {columns}  "
+    fits = len(line) + len(runs) <= WIDTH
+    lines = [f"{line}{runs}".rstrip()] if fits else [line.rstrip(), *_wrapped(runs, 8)]
+    return lines + (_wrapped(why, 8) if why else [])
 
-    score = whole["scores"][name]
-    clusters = tasks.load(score["task"])[score["split"]]["phrasing"]
-    flags = np.stack([unpack_rows(rows) for rows in score["rows"]])
-    return interval(flags, clusters[: flags.shape[1]])
+
+def _runs(band, found):
+    """Rows and seeds of an estimate, in words."""
+    count, parts = len(found.each), [f"{found.rows:,} rows"] if found.rows else []
+    if count > 1:
+        low, high = (value_text(band, one, bare=True) for one in (min(found.each), max(found.each)))
+        parts.append(f"{count} {band.get('of', 'seeds')} {low} to {high}")
+    return ", ".join(parts)
 
 
-def _band_text(band):
-    return f"at least {band['at_least']:.0%}" if "at_least" in band else f"at most {band['at_most']:.0%}"
+def _scale(band):
+    kind = judge.kind_of(band)
+    unit = {"score": "%", "gap": "points", "ratio": ""}.get(kind, band.get("unit", ""))
+    return SCALES.get(unit, (1, f" {unit}" if unit else ""))
+
+
+def _wrapped(text, indent=2):
+    return textwrap.wrap(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * (indent + 2))

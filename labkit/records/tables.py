@@ -3,7 +3,7 @@
 from labkit.errors import LabkitError
 from labkit.exercises import find
 from labkit.paths import SOLUTIONS
-from labkit.records import store
+from labkit.records import judge, ledger, store
 from labkit.records.ledger import measured
 
 # Lessons in order; those without a source yet are listed as in preparation.
@@ -26,7 +26,8 @@ SYLLABUS = (
 def fill(name, lesson):
     """The text for a placeholder `{{name}}` of `lesson`, or for a generated README block (lesson None)."""
     made = {"budget": lambda: budget(lesson), "syllabus": syllabus, "notebooks": lambda: syllabus(links=""),
-            "form-json": prompt_table, "families": family_table}  # fmt: skip
+            "form-json": prompt_table, "families": family_table, "claims": claims_table,
+            "train": train_table, "methods": methods_table}  # fmt: skip
     if name in made:
         return made[name]()
     kind, _, number = name.partition(":")
@@ -104,6 +105,59 @@ def family_table():
         lines.append(f"| {name} | {found['best prompt']} | {shares[0]} | {shares[1]} | {found['rate']} |")
     made = f"{whole['machine']['device']}, {whole['made']}"
     return "\n".join([*lines, "", f"Brackets: 95% interval, clustered by phrasing. Recorded on {made}."])
+
+
+def train_table():
+    """How fast `fit` is beside the loops of the field, as markdown tables."""
+    from labkit.bench import train_report
+
+    parts = []
+    for whole in filter(None, (store.read("train", profile) for profile in ("gpu", "cpu"))):
+        made = f"{whole['machine']['device']}, {whole['made']}, PyTorch {whole['versions']['torch']}"
+        parts.append("\n".join([*train_report.table(whole["values"]), "", f"Recorded on {made}."]))
+    return "\n\n".join(parts) or "(not measured yet)"
+
+
+def methods_table():
+    """Finetuning methods compared on tickets, as a markdown table."""
+    from labkit.bench import methods_report
+
+    return methods_report.text()
+
+
+def claims_table():
+    """Every claim of the ledger with its band and the verdict so far: a markdown table for each lesson."""
+    titles = {stem[:2]: f"{stem[:2]}: {title}" for stem, title in SYLLABUS}
+    by_lesson = {}
+    for claim in ledger.ledger():
+        by_lesson.setdefault(claim["lesson"][:2], []).append(claim)
+    lines = []
+    for lesson in sorted(by_lesson):
+        lines += [f"## {titles.get(lesson, lesson)}", ""]
+        lines += ["| id | claim | reproduced if | so far |", "|---|---|---|---|"]
+        for claim in by_lesson[lesson]:
+            cells = (claim["id"], claim["claim"], _condition(claim), _so_far(claim))
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+def _condition(claim):
+    bands = "; ".join(f"{band['says']}: {ledger.band_text(band)}" for band in claim["bands"])
+    words = claim.get("reproduced_if")
+    return f"{words} ({bands})" if words and bands else words or bands
+
+
+def _so_far(claim):
+    if claim["kind"] != "measured":
+        return f"**{claim['kind']}**: {claim['shown']}"
+    whole = ledger.record_of(claim)
+    if whole is None:
+        return judge.MISSING
+    rows = ledger.judge_all(claim, judge.Recorded(whole))
+    found = [f"{ledger.value_text(band, one.mean)} {ledger.interval_text(band, one)}"
+             for band, one, _, _ in rows[: len(claim["bands"]) or None] if one]  # fmt: skip
+    return f"**{ledger.conclusion(rows)}**: {'; '.join(found)} on {whole['machine']['device']}"
 
 
 def _cost(lesson, profile, short=False):

@@ -1,5 +1,6 @@
 """Training: `fit(model, rows, ...) -> Run`, one plain loop with packed rows."""
 
-from labkit.train.loop import Run, fit
+from labkit.train.loop import fit
+from labkit.train.run import Run
 
 __all__ = ["Run", "fit"]

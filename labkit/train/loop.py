@@ -5,7 +5,6 @@ import resource
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -15,48 +14,17 @@ from tqdm import tqdm
 from labkit import env
 from labkit.errors import LabkitError
 from labkit.train import checkpoint as checkpoints
-from labkit.train.loss import headless, weighted_nll
-from labkit.train.packing import check_attention, collate, plan
-from labkit.train.precision import autocast, cast_once
+from labkit.train import graph as graphs
+from labkit.train.attention import check_attention
+from labkit.train.best import Best
+from labkit.train.blocks import worth_compiling
+from labkit.train.engine import engine
+from labkit.train.packing import collate, in_order, plan, room_for
 from labkit.train.rows import encode_all
-from labkit.train.schedule import check_schedule, groups, rate
+from labkit.train.run import Run
+from labkit.train.schedule import check_schedule, rate
 
 CHECK_EVERY = 10  # steps between looks at the loss on a GPU, where looking means waiting
-
-
-@dataclass
-class Run:
-    """What one call of `fit` did.
-
-    `losses` has one mean per step over weighted tokens, in nats; `tokens` counts non-padding
-    tokens; `peak_bytes` is CUDA's peak allocation, or the process's peak on a CPU.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    validation: list[tuple[int, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    tokens: int = 0
-    peak_bytes: int = 0
-    trainable: int = 0
-    precision: str = ""
-    stopped_early: bool = False
-
-    @property
-    def steps(self):
-        """Steps taken."""
-        return len(self.losses)
-
-    @property
-    def tokens_per_second(self):
-        """Non-padding tokens a second, validation and checkpoints included."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-    def __str__(self):
-        return (
-            f"{self.steps} steps, {self.tokens:,} tokens in {self.seconds:.0f} s "
-            f"({self.tokens_per_second:,.0f} tokens/s, {self.precision}), "
-            f"{self.trainable:,} trainable weights, peak {self.peak_bytes / 1e9:.1f} GB"
-        )
 
 
 def fit(
@@ -81,7 +49,8 @@ def fit(
     checkpoint=None,
     checkpoint_every=100,
     gradient_checkpointing=False,
-    compile=False,
+    fast=True,
+    compile=None,
     precision=None,
     seed=0,
     progress=True,
@@ -92,8 +61,10 @@ def fit(
     fit. `warmup` is a share of `steps`; `schedule` is `linear`, `cosine` or `constant`; `patience`
     counts validations without a new best, whose weights are put back at the end. `checkpoint`
     names a file from which a killed run goes on, and which a finished run deletes. `precision` is
-    chosen by the hardware unless given. Raises LabkitError for rows that cannot be trained on, a
-    loss that is not finite, and CUDA out of memory.
+    chosen by the hardware unless given. On a CUDA card a step is captured as a CUDA graph and replayed,
+    unless `fast` is False or something stands in the way, which is printed; `compile` compiles the model's
+    blocks, by default where a run is long enough to gain by it. Raises LabkitError for rows that cannot be
+    trained on, a loss that is not finite, and CUDA out of memory.
     """
     settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     check_schedule(schedule, warmup, steps)
@@ -105,49 +76,50 @@ def fit(
     check_attention(model)
     if not trainable:
         raise LabkitError("no weight of this model requires a gradient: there is nothing to train")
-    optimizer = torch.optim.AdamW(groups(trainable, weight_decay), lr=lr, fused=True)
-    scaler = torch.amp.GradScaler(on.type, enabled=precision == "fp16")
-    run = Run(trainable=sum(p.numel() for p in trainable.values()), precision=precision)
     mark = checkpoints.fingerprint(encoded, settings, trainable)
-    saved = checkpoints.resume(checkpoint, mark, trainable, optimizer, scaler) if checkpoint else None
-    if saved:
-        run.losses, run.validation = saved["losses"], [tuple(pair) for pair in saved["validation"]]
-        run.tokens, run.seconds = saved["tokens"], saved["seconds"]
-    else:
-        env.seed_everything(seed)
-    best = _Best(patience, saved and saved["best"])
-    batches = _batches(encoded, batch, length, seed, pack, accumulate, skip=run.steps)
+    bins = plan([len(row) for row in encoded], batch, length, seed, pack)
+    obstacle = "not wanted"
+    if fast:
+        obstacle = graphs.obstacle(on, precision, gradient_checkpointing, pack, steps)
+    room = None
+    if not obstacle:
+        bins = list(islice(bins, steps * accumulate))
+        room = room_for(encoded, bins)
+    elif fast and progress and on.type == "cuda" and steps >= graphs.FEWEST:
+        print(f"step by step, without a CUDA graph: {obstacle}")
+    if compile is None:
+        compile = not obstacle and worth_compiling(steps, batch * length * accumulate)
+    run = Run(trainable=sum(p.numel() for p in trainable.values()), precision=precision)
     if on.type == "cuda":
         torch.cuda.reset_peak_memory_stats(on)
 
     bar = tqdm(
-        total=steps, initial=run.steps, disable=not progress, file=sys.stdout, unit="step", mininterval=0.5,
+        total=steps, disable=not progress, file=sys.stdout, unit="step", mininterval=0.5,
         desc=f"training in {precision}",
     )  # fmt: skip
-    pending, earlier, started = [], run.seconds, time.perf_counter()
+    engine_of_run = engine(
+        model, trainable, on=on, precision=precision, clip=clip, weight_decay=weight_decay, compile=compile,
+        graphed=not obstacle, shape=(batch, length, accumulate, room), reuse=not checkpoint,
+    )  # fmt: skip
     advice = _memory_advice(batch, length, accumulate)
-    training = _training(model, gradient_checkpointing)
-    with training, cast_once(model, precision), headless(model) as head, bar, advice:
-        forward = torch.compile(model, dynamic=False) if compile else model
+    with _training(model, gradient_checkpointing), advice, engine_of_run as take, bar:
+        best = Best(patience)
+        saved = checkpoint and checkpoints.resume(checkpoint, mark, take.stepped, take.optimizer, take.scaler)
+        if saved:
+            take.step.weights.spread()
+            run.losses, run.validation = saved["losses"], [tuple(pair) for pair in saved["validation"]]
+            run.tokens, run.seconds = saved["tokens"], saved["seconds"]
+            best = Best(patience, saved["best"])
+            bar.update(run.steps)
+        else:
+            env.seed_everything(seed)
+        batches = _batches(encoded, bins, length if pack else None, accumulate, room, skip=run.steps)
+        pending, earlier, started = [], run.seconds, time.perf_counter()
         for step in range(run.steps, steps):
             step_batches = next(batches)
-            for group in optimizer.param_groups:
-                group["lr"] = lr * rate(step, steps, warmup, schedule)
-            # One divisor for the whole step: averaging per batch would weigh short batches too much.
-            total_weight = sum(one.weights.sum().item() for one in step_batches)
-            step_loss = 0.0
-            for one in step_batches:
-                loss = batch_nll(forward, head, one.to(on), precision) / total_weight
-                scaler.scale(loss).backward()
-                step_loss = step_loss + loss.detach()
-            scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(trainable.values(), clip or math.inf)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-
             run.tokens += sum(one.tokens for one in step_batches)
-            pending.append((step, step_loss, [number for one in step_batches for number in one.rows]))
+            loss = take(step_batches, lr * rate(step, steps, warmup, schedule))
+            pending.append((step, loss, [number for one in step_batches for number in one.rows]))
             last = step + 1 == steps
             save = checkpoint and (step + 1) % checkpoint_every == 0
             validate = held_out is not None and ((step + 1) % validate_every == 0 or last)
@@ -158,46 +130,40 @@ def fit(
                 bar.set_postfix_str(f"loss {run.losses[-1]:.3f}, {run.tokens_per_second:,.0f} tokens/s")
             bar.update()
             if validate:
-                # Never compiled: batches here have as many lengths as there are rows.
-                loss = _held_out_loss(model, head, held_out, batch, precision, on)
+                loss = _held_out_loss(take, model, held_out, batch, length if pack else None, on)
                 run.validation.append((step + 1, loss))
-                run.stopped_early = best.see(loss, trainable) and not last
+                run.stopped_early = best.see(loss, take.stepped) and not last
             if save and not run.stopped_early:
                 state = {"fingerprint": mark, "losses": run.losses, "validation": run.validation,
                          "tokens": run.tokens, "seconds": run.seconds, "best": best.state()}  # fmt: skip
-                checkpoints.save(checkpoint, state, trainable, optimizer, scaler)
+                checkpoints.save(checkpoint, state, take.stepped, take.optimizer, take.scaler)
             if run.stopped_early:
                 break
-        best.restore(trainable)
-    if on.type == "cuda":
-        torch.cuda.synchronize(on)
-    run.seconds = earlier + time.perf_counter() - started
-    run.peak_bytes = _peak_bytes(on)
+        best.restore(take.stepped)
+        if on.type == "cuda":
+            torch.cuda.synchronize(on)
+        run.seconds = earlier + time.perf_counter() - started
+        run.path = take.path
+        run.peak_bytes = max(_peak_bytes(on), take.graph.peak if take.graph else 0)
+        if progress and take.graph and take.graph.failure:
+            print(f"step by step, without a CUDA graph: capturing failed ({take.graph.failure})")
     if checkpoint:
         Path(checkpoint).unlink(missing_ok=True)
     return run
 
 
 # What a checkpoint need not agree on: where and how often it is written, and how progress is shown.
-_NOT_SETTINGS = {"model", "rows", "tokenizer", "validation", "checkpoint", "checkpoint_every", "progress"}
+_NOT_SETTINGS = {
+    "model", "rows", "tokenizer", "validation", "checkpoint", "checkpoint_every", "progress", "fast",
+    "compile",
+}  # fmt: skip
 
 
-def batch_nll(model, head, batch, precision):
-    """Weighted negative log-likelihood, summed over one Batch; `model` is headless (see `headless`)."""
-    with autocast(batch.ids.device.type, precision):
-        out = model(
-            input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask(), use_cache=False
-        )
-        return weighted_nll(out.logits, head, batch.targets, batch.weights)
-
-
-def _batches(encoded, batch, length, seed, pack, accumulate, skip):
-    """Lists of `accumulate` batches, for ever, from step `skip` on."""
-    bins = plan([len(row) for row in encoded], batch, length, seed, pack)
-    for _ in islice(bins, skip * accumulate):
-        pass
-    while True:
-        yield [collate(encoded, next(bins), length if pack else None) for _ in range(accumulate)]
+def _batches(encoded, bins, length, accumulate, room, skip):
+    """Lists of `accumulate` batches, from step `skip` on."""
+    bins = islice(bins, skip * accumulate, None)
+    while some := list(islice(bins, accumulate)):
+        yield [collate(encoded, one, length, room=room) for one in some]
 
 
 def _finite(pending):
@@ -214,46 +180,16 @@ def _finite(pending):
 
 
 @torch.no_grad()
-def _held_out_loss(model, head, encoded, batch, precision, on):
+def _held_out_loss(take, model, encoded, batch, length, on):
     """Mean loss per answer token over all held-out rows."""
     total = weight = 0.0
     model.eval()
-    for start in range(0, len(encoded), batch):
-        numbers = list(range(start, min(start + batch, len(encoded))))
-        one = collate(encoded, [[number] for number in numbers], None).to(on)
-        total += batch_nll(model, head, one, precision).item()
+    for bins in in_order([len(row) for row in encoded], batch, length):
+        one = collate(encoded, bins, length).to(on)
+        total += take.loss_of(one).item()
         weight += one.weights.sum().item()
     model.train()
     return total / weight
-
-
-class _Best:
-    """The best validation loss so far and, where patience is set, the weights that gave it."""
-
-    def __init__(self, patience, saved=None):
-        self.patience = patience
-        self.loss, self.waited, self.weights = math.inf, 0, None
-        if saved:
-            self.loss, self.waited, self.weights = saved["loss"], saved["waited"], saved["weights"]
-
-    def state(self):
-        return {"loss": self.loss, "waited": self.waited, "weights": self.weights}
-
-    def see(self, loss, trainable):
-        """Note a validation loss; is patience at an end?"""
-        if self.patience is None:
-            return False
-        if loss < self.loss:
-            self.loss, self.waited = loss, 0
-            self.weights = {name: p.detach().cpu().clone() for name, p in trainable.items()}
-        else:
-            self.waited += 1
-        return self.waited >= self.patience
-
-    @torch.no_grad()
-    def restore(self, trainable):
-        for name, value in (self.weights or {}).items():
-            trainable[name].copy_(value)
 
 
 @contextmanager

@@ -11,22 +11,24 @@ from labkit.errors import LabkitError
 CHUNK = 1024  # positions whose logits exist at once: 1024 x 49,152 x 4 bytes = 0.2 GB
 
 
-def weighted_nll(hidden, head, targets, weights, chunk=CHUNK):
+def weighted_nll(hidden, head, targets, weights, counted=None, chunk=CHUNK):
     """Sum over positions of weight x negative log-likelihood of the target.
 
-    `hidden` (batch, length, d); `targets` and `weights` (batch, length). Positions of weight 0
-    never reach the head. Beyond one chunk, logits are recomputed in the backward pass, so that
-    only (chunk, vocabulary) of them exist at a time.
+    `hidden` (batch, length, d); `targets` and `weights` (batch, length); `counted` the flat numbers of the
+    positions that reach the head, by default those of weight other than 0. Beyond one chunk, logits
+    are recomputed in the backward pass, so that only (chunk, vocabulary) of them exist at a time.
     """
-    counted = weights.flatten() != 0
-    hidden, targets, weights = (
-        hidden.flatten(0, 1)[counted], targets.flatten()[counted], weights.flatten()[counted]
-    )  # fmt: skip
+    if counted is None:
+        counted = weights.flatten().nonzero().flatten()
+    hidden = hidden.flatten(0, 1).index_select(0, counted)
+    targets, weights = targets.flatten()[counted], weights.flatten()[counted]
     if len(targets) <= chunk:
         return _nll(hidden, head, targets, weights)
     total = hidden.new_zeros((), dtype=torch.float32)
     for part in zip(hidden.split(chunk), targets.split(chunk), weights.split(chunk), strict=True):
-        total = total + checkpoint(lambda h, t, w: _nll(h, head, t, w), *part, use_reentrant=False)
+        # Nothing here is random: there is no generator state to keep, and to look for it would end a capture.
+        again = {"use_reentrant": False, "preserve_rng_state": False}
+        total = total + checkpoint(lambda h, t, w: _nll(h, head, t, w), *part, **again)
     return total
 
 

@@ -3,19 +3,20 @@
 import random
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-
-from labkit.errors import LabkitError
 
 LOOKAHEAD = 32  # rows looked through for one that still fits; the rest of a row is padding
 
 
 @dataclass
 class Batch:
-    """One step's tensors, each (batch, length), and the numbers of the rows inside.
+    """One step's tensors, most of them (batch, length), and the numbers of the rows inside.
 
     `documents` numbers the row a token belongs to (0 is padding); `targets` and `weights` are
-    already shifted: position t predicts `targets[t]`, the token at t + 1.
+    already shifted: position t predicts `targets[t]`, the token at t + 1. `counted` holds the flat numbers
+    of the positions whose weight is not 0; `boundaries` (int32) where a row, or padding, begins among the
+    batch x length tokens, and at last how many there are.
     """
 
     ids: torch.Tensor
@@ -23,12 +24,17 @@ class Batch:
     documents: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    counted: torch.Tensor
+    boundaries: torch.Tensor
     rows: list[int]
+
+    def tensors(self):
+        """name -> tensor."""
+        return {name: value for name, value in vars(self).items() if name != "rows"}
 
     def to(self, device):
         """The same batch on `device`."""
-        tensors = {name: value for name, value in vars(self).items() if name != "rows"}
-        moved = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        moved = {name: value.to(device, non_blocking=True) for name, value in self.tensors().items()}
         return Batch(rows=self.rows, **moved)
 
     @property
@@ -45,16 +51,6 @@ class Batch:
         same = self.documents[:, :, None] == self.documents[:, None, :]
         causal = torch.ones(length, length, dtype=torch.bool, device=self.ids.device).tril()
         return (same & causal)[:, None]
-
-
-def check_attention(model):
-    """Raise LabkitError unless the model uses SDPA, the one kind of attention that obeys `Batch.mask`."""
-    kind = getattr(model.config, "_attn_implementation", None)
-    if kind not in (None, "sdpa"):
-        raise LabkitError(
-            f"the model uses {kind!r} attention, under which packed rows would see each other. "
-            "Call model.set_attn_implementation('sdpa') before fit"
-        )
 
 
 def plan(lengths, batch, length, seed, pack=True):
@@ -92,22 +88,72 @@ def _first_fit(candidates, lengths, room, bins, pack):
     return None
 
 
-def collate(encoded, bins, length, pad=0):
-    """Turn one step's row numbers into a Batch; `length` None means as long as the longest."""
+def in_order(lengths, batch, length):
+    """All rows once, in order, as lists of `batch` packed rows; some are empty in the last.
+
+    `length` None puts one row into each.
+    """
+    bins, free = [], 0
+    for number, size in enumerate(lengths):
+        if length is None or size > free:
+            bins.append([])
+            free = length or 0
+        bins[-1].append(number)
+        free -= size
+    for start in range(0, len(bins), batch):
+        some = bins[start : start + batch]
+        yield some + [[] for _ in range(batch - len(some))] if length else some
+
+
+def collate(encoded, bins, length, pad=0, room=None):
+    """Turn one step's row numbers into a Batch; `length` None means as long as the longest.
+
+    `room`, a pair, gives `counted` and `boundaries` fixed sizes, as a CUDA graph needs them: what is left
+    over repeats a position of weight 0 and the last boundary, which changes nothing.
+    """
     if length is None:
         length = max(sum(len(encoded[n]) for n in numbers) for numbers in bins)
-    columns = {name: [] for name in ("ids", "positions", "documents", "targets", "weights")}
-    for numbers in bins:
-        line = {name: [] for name in columns}
+    shape = (len(bins), length)
+    whole = {name: np.zeros(shape, np.int64) for name in ("positions", "documents")}
+    whole |= {name: np.full(shape, pad, np.int64) for name in ("ids", "targets")}
+    whole["weights"] = np.zeros(shape, np.float32)
+    boundaries = []
+    for line, numbers in enumerate(bins):
+        start = 0
         for document, number in enumerate(numbers, 1):
             row = encoded[number]
-            line["ids"] += row.ids
-            line["positions"] += range(len(row))
-            line["documents"] += [document] * len(row)
-            line["targets"] += [*row.ids[1:], pad]
-            line["weights"] += [*row.weights[1:], 0.0]
-        for name, values in line.items():
-            filler = pad if name in ("ids", "targets") else 0
-            columns[name].append(values + [filler] * (length - len(values)))
-    tensors = {name: torch.tensor(values) for name, values in columns.items()}
-    return Batch(rows=[number for numbers in bins for number in numbers], **tensors)
+            end = start + len(row)
+            boundaries.append(line * length + start)
+            whole["ids"][line, start:end] = row.ids
+            whole["positions"][line, start:end] = np.arange(len(row))
+            whole["documents"][line, start:end] = document
+            whole["targets"][line, start : end - 1] = row.ids[1:]
+            whole["weights"][line, start : end - 1] = row.weights[1:]
+            start = end
+        if start < length:
+            boundaries.append(line * length + start)
+    counted = np.flatnonzero(whole["weights"])
+    boundaries.append(len(bins) * length)
+    if room:
+        # The last token of a row predicts nothing: its weight is 0.
+        blank = len(encoded[bins[0][0]]) - 1
+        counted = np.pad(counted, (0, room[0] - len(counted)), constant_values=blank)
+        boundaries += boundaries[-1:] * (room[1] - len(boundaries))
+    tensors = {name: torch.from_numpy(values) for name, values in whole.items()}
+    return Batch(
+        rows=[number for numbers in bins for number in numbers],
+        counted=torch.from_numpy(counted),
+        boundaries=torch.tensor(boundaries, dtype=torch.int32),
+        **tensors,
+    )
+
+
+def room_for(encoded, plans):
+    """The sizes of `counted` and `boundaries` that are enough for each of these lists of bins.
+
+    Rounded up, so that another plan over like rows needs the same.
+    """
+    weighty = [sum(weight != 0 for weight in row.weights[1:]) for row in encoded]
+    counted = max(sum(weighty[number] for numbers in bins for number in numbers) for bins in plans)
+    boundaries = max(sum(len(numbers) + 1 for numbers in bins) + 1 for bins in plans)
+    return -(-counted // 256) * 256, -(-boundaries // 64) * 64

@@ -1,0 +1,252 @@
+"""What `bench methods` is asked for, its record, into which later methods merge, and its table."""
+
+import argparse
+import os
+import sys
+from datetime import UTC, datetime
+
+from labkit import base_model, env, methods
+from labkit.bench import byod, families
+from labkit.errors import LabkitError
+from labkit.paths import ROOT
+from labkit.records import judge, ledger, stats, store
+
+BUDGET = {"steps": 300, "batch": 8, "length": 512, "rows": None}
+SMOKE = {"steps": 2, "batch": 1, "length": 512, "rows": 4}
+
+
+def options(argv):
+    """The command line of `bench methods`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m labkit bench methods",
+        description="Compare finetuning methods under the same rows, steps, seeds and evaluation.",
+        epilog=f"Methods: {', '.join(methods.known())}. The default budget is meant for a GPU.",
+    )
+    many = {"type": lambda text: [part for part in text.split(",") if part]}
+    parser.add_argument("--task", choices=families.FAMILIES, default="tickets", help="default: tickets")
+    parser.add_argument("--methods", **many, help="such as full,partial-8,lora-r4,lora-r16")
+    count = {"type": byod._count}
+    parser.add_argument("--seeds", default=3, help="training seeds at the best rate (default: 3)", **count)
+    parser.add_argument("--steps", help=f"default: {BUDGET['steps']}", **count)
+    parser.add_argument("--batch", help=f"packed rows a step (default: {BUDGET['batch']})", **count)
+    parser.add_argument("--length", help=f"tokens of a packed row (default: {BUDGET['length']})", **count)
+    parser.add_argument("--rates", type=_rates, help="begin with these, whatever the method: 1e-4,3e-4")
+    trial = "a trial: score so many rows of each kind, try no further rates, write no record"
+    parser.add_argument("--rows", help=trial, **count)
+    parser.add_argument("--jobs", default=1, help="processes side by side on a GPU (large: 4)", **count)
+    parser.add_argument("--folder", default="out/methods", help="where jobs leave results, to go on from")
+    parser.add_argument(
+        "--resume", action="store_true",
+        help="go on after an interruption. It always does so: a job whose result lies in --folder is not run "
+        "again unless settings, rows or code changed; this only says it",
+    )  # fmt: skip
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    found = parser.parse_args(argv)
+    for name, value in vars(env.budget(cpu=BUDGET, gpu=BUDGET, smoke=SMOKE)).items():
+        if getattr(found, name) is None:
+            setattr(found, name, value)
+    if not found.job and not found.methods:
+        there = ", ".join(methods.known())
+        raise LabkitError(f"name the methods, as in --methods full,lora-r16. There are: {there}")
+    return found
+
+
+def _rates(text):
+    """Ascending learning rates of the command line."""
+    return sorted({byod._rate(part) for part in text.split(",") if part})
+
+
+def settings(options):
+    """What all methods of one record have in common, as plain data."""
+    return {
+        "task": options.task,
+        "loading": families.LOADING.get(options.task, {}),
+        "steps": options.steps,
+        "batch": options.batch,
+        "length": options.length,
+        "seeds": list(range(options.seeds)),
+        "rows": options.rows,
+        "model": base_model.NAME if base_model.is_default() else os.environ["LABKIT_MODEL"],
+    }
+
+
+def record_name(task):
+    """The name of a task's record."""
+    return f"methods_{task}"
+
+
+# ---- the record -----------------------------------------------------------------------------------------
+
+
+def kept(settings, profile, names):
+    """The record that the methods `names` will join, less those methods; None where nothing is kept.
+
+    Raises LabkitError for a record of other settings, or of rows or code that changed since: the others of
+    its methods would no longer compare.
+    """
+    name = record_name(settings["task"])
+    whole = store.read(name, profile)
+    if whole is None:
+        return None
+    file, values = store.path_of(name, profile).name, whole["values"]
+    differ = [f"{key} {values['settings'].get(key)} there and {settings[key]} here"
+              for key in settings if values["settings"].get(key) != settings[key]]  # fmt: skip
+    if differ:
+        raise LabkitError(
+            f"{file} was measured with other settings: {'; '.join(differ)}. Pass the same, so that methods "
+            "compare; or move the file away and measure all its methods again"
+        )
+    others = {other: found for other, found in values["methods"].items() if other not in names}
+    if not others:
+        return None
+    now = digest(settings["task"], others)
+    if changed := [part for part in now if now[part] != whole["digest"].get(part)]:
+        raise LabkitError(
+            f"{', '.join(changed)} changed since {file} was recorded. Name its other methods too, to measure "
+            f"them again ({', '.join(others)}), or put the change back"
+        )
+    scores = {other: whole["scores"][other] for other in others}
+    return {**whole, "values": {**values, "methods": others}, "scores": scores}
+
+
+def digest(task, entries):
+    """What a record of these methods depends on: rows, the code that measures, the methods' modules."""
+    modules = sorted({found["module"] for found in entries.values()})
+    there = store.code_digest("labkit/bench/methods.py", *(one for one in modules if (ROOT / one).exists()))
+    return {**dict.fromkeys(modules), **store.data_digest(task, "general"), **there}
+
+
+def entry(method, tried, rate, finals):
+    """What the record says of one method, trained at `rate`: the sweep, and lists of one number a seed."""
+
+    def each(key):
+        return [result[key] for result in finals]
+
+    results = [*tried.values(), *finals]
+    return {
+        "about": method.about,
+        "module": method.module,
+        "rate": rate,
+        "rates": {f"{one:g}": tried[one]["validation"] for one in sorted(tried)},
+        "losses": {f"{one:g}": tried[one]["loss"] for one in sorted(tried)},
+        "at an end": rate in (min(tried), max(tried)),
+        "validation": each("validation"),
+        "test": each("test"),
+        "seconds": each("training seconds"),
+        "tokens/s": each("tokens/s"),
+        "trainable": finals[0]["trainable"],
+        "peak bytes": max(each("peak bytes")),
+        "general loss": each("general loss"),
+        "probe": each("probe"),
+        "probe rows": each("probe rows"),
+        "made on": sorted({f"{result['device']}, {result['jobs']} at a time" for result in finals}),
+        "seconds of all jobs": sum(result["seconds"] for result in results),
+    }
+
+
+def score(settings, finals):
+    """The exact matches of a method's final runs, row by row, as records keep them."""
+    return {"task": settings["task"], "split": "test", "rows": [result["rows"] for result in finals]}
+
+
+def finish(settings, profile, trial, base, entries, scores, failed):
+    """Print the table, write the record unless it is a trial, and say what failed."""
+    base = {key: base[key] for key in ("general loss", "probe", "probe rows", "weights")}
+    values = {"settings": settings, "base": base, "methods": entries}
+    for name, why in failed.items():
+        print(f"{name} FAILED {why}", file=sys.stderr)
+    if failed:
+        print("Run the same again to try once more: what succeeded is kept.", file=sys.stderr)
+    if not entries:
+        return
+    if trial:
+        made = datetime.now(UTC).strftime("%Y-%m-%d")
+        whole = {"name": "a trial", "values": values, "scores": scores, "made": made}
+        print("\n".join([*lines(whole), "", "A trial: no record was written."]))
+    else:
+        path = _write(settings, profile, values, scores)
+        print("\n".join([*lines(store.read(path.name.split(".")[0], profile)), "", f"wrote {path.name}"]))
+
+
+def _write(settings, profile, values, scores):
+    """Write the record, with what is kept of the one that is there; returns its path."""
+    task = settings["task"]
+    before = kept(settings, profile, list(values["methods"]))
+    entries = {**(before["values"]["methods"] if before else {}), **values["methods"]}
+    return store.write(
+        record_name(task), profile, seed=settings["seeds"][0],
+        seconds=sum(found["seconds of all jobs"] for found in entries.values()),
+        peak_bytes=max(found["peak bytes"] for found in entries.values()),
+        values={**values, "methods": entries},
+        scores={**(before["scores"] if before else {}), **scores},
+        digest=digest(task, entries),
+        claims=ledger.digests(record_name(task), before and before["claims"]),
+    )  # fmt: skip
+
+
+# ---- the table ------------------------------------------------------------------------------------------
+
+HEAD = (
+    "| method | trainable weights | learning rate | exact match, test | by seed | minus full "
+    "| training | tokens/s | peak | general loss | probe |"
+)
+
+
+def text(task="tickets"):
+    """The table of a task's record for a README, or how to measure it."""
+    whole = store.read(record_name(task))
+    if whole is None:
+        return f"(not measured yet: `python -m labkit bench methods --task {task} --methods ...`)"
+    return "\n".join(lines(whole))
+
+
+def lines(whole):
+    """A record as a Markdown table, one method a line, and what its columns mean."""
+    values = whole["values"]
+    out = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
+    for name, found in values["methods"].items():
+        out.append(f"| {' | '.join(_cells(whole, name, found))} |")
+    asked, base = values["settings"], values["base"]
+    seeds = f"{len(asked['seeds'])} {'seed' if len(asked['seeds']) == 1 else 'seeds'}"
+    rows = int(next(iter(whole["scores"].values()))["rows"][0].split(":")[0])
+    out += [
+        "",
+        f"{asked['task']}, {asked['model']}: {asked['steps']} steps of {asked['batch']} x {asked['length']} "
+        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
+        "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
+        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Time and peak are of training alone.",
+    ]
+    if any(found["at an end"] for found in values["methods"].values()):
+        out.append("*: still the lowest or highest learning rate tried; a further one may be better.")
+    made = sorted({place for found in values["methods"].values() for place in found["made on"]})
+    out.append(f"Trained on: {'; '.join(made)}. {whole['made']}.")
+    return out
+
+
+def _cells(whole, name, found):
+    base, recorded = whole["values"]["base"], judge.Recorded(whole)
+    exact = judge.estimate({"score": name}, recorded)
+    gap = judge.estimate({"gap": [name, "full"]}, recorded) if name != "full" else None
+    shares = [stats.unpack_rows(rows).mean() for rows in whole["scores"][name]["rows"]]
+    return [
+        name,
+        f"{found['trainable']:,} ({100 * found['trainable'] / base['weights']:.3g}%)",
+        f"{found['rate']:g}{'*' if found['at an end'] else ''}",
+        f"{exact.mean:.1%} [{exact.low:.1%}, {exact.high:.1%}]",
+        f"{min(shares):.1%} to {max(shares):.1%}" if len(shares) > 1 else "",
+        f"{_points(gap.mean)} [{_points(gap.low)}, {_points(gap.high)}]" if gap else "",
+        f"{_mean(found['seconds']):.0f} s",
+        f"{_mean(found['tokens/s']):,.0f}",
+        f"{found['peak bytes'] / 1e9:.1f} GB",
+        f"{_mean(found['general loss']) - base['general loss']:+.3f}",
+        _points(_mean(found["probe"]) - base["probe"]),
+    ]
+
+
+def _points(share):
+    """A difference of shares in points; adding 0 makes of -0.0 a plain one."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
+
+
+def _mean(numbers):
+    return sum(numbers) / len(numbers)

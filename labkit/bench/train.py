@@ -1,0 +1,100 @@
+"""How fast training is: `fit` against the loops that the field writes, on the same rows in one run.
+
+Each job is one process with the machine (or one GPU) to itself: it trains one engine from a fresh model,
+first a whole short run with its start-up, then, on the same model, the steps whose time counts. The jobs of
+one repeat run before those of the next, so that a slow minute of the machine meets all engines alike.
+"""
+
+import argparse
+import statistics
+
+from labkit import env
+from labkit.bench import jobs, train_engines, train_report
+from labkit.errors import LabkitError
+from labkit.records import store
+
+NAME = "train"
+METHODS = ("full", "lora")
+# name: (batch, length, steps of the whole run, steps timed). `small` is a step of the lessons.
+SIZES = {
+    "small": {"batch": 5, "length": 512, "whole": 300, "timed": 100},
+    "large": {"batch": 32, "length": 1024, "whole": 20, "timed": 20},
+    "cpu": {"batch": 4, "length": 512, "whole": 2, "timed": 6},
+    "smoke": {"batch": 1, "length": 256, "whole": 1, "timed": 1},
+}
+CODE = ("bench/train", "bench/train_engines", "train/engine", "train/graph", "train/step", "train/blocks",
+        "train/attention", "train/precision", "train/loss", "train/packing", "train/loop")  # fmt: skip
+
+
+def main(argv):
+    """Run what is missing and write data/measurements/train.json (on a CPU, train.cpu.json)."""
+    about = __doc__.splitlines()[0]
+    parser = argparse.ArgumentParser(prog="python -m labkit bench train", description=about)
+    parser.add_argument("--folder", default="out/train", help="where jobs leave results, to go on from")
+    parser.add_argument("--repeats", type=int, default=3, help="how often each engine runs")
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, help="default: what suits the machine")
+    parser.add_argument("--engines", nargs="+", choices=train_engines.ENGINES, help="a trial, no record")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    digest = {**store.data_digest("tickets"), **store.code_digest(*(f"labkit/{part}.py" for part in CODE))}
+    if options.job:
+        jobs.write(options.folder, options.job, {**job(options.job), "digest": digest})
+        return 0
+    if options.repeats < 1:
+        raise LabkitError(f"--repeats {options.repeats}: at least 1")
+    profile = env.profile()
+    sizes = options.sizes or {"gpu": ["small", "large"], "cpu": ["cpu"], "smoke": ["smoke"]}[profile]
+    engines = options.engines or train_engines.suited(profile)
+    names = [
+        f"{size}-{method}-{engine}-{repeat}"
+        for repeat in range(options.repeats)
+        for size in sizes
+        for method in options.methods
+        for engine in engines
+    ]
+    results = jobs.run("train", names, options.folder, 1, digest)
+    values = summary(results)
+    print("\n".join(train_report.table(values)))
+    trial = options.engines or options.sizes or set(options.methods) != set(METHODS) or profile == "smoke"
+    if trial:
+        return 0
+    path = store.write(
+        NAME, profile, seed=0, seconds=sum(one["wall"] for one in results.values()), values=values,
+        peak_bytes=max(one["peak bytes"] for one in results.values()), digest=digest,
+    )  # fmt: skip
+    print(f"wrote {path.name}")
+    return 0
+
+
+def job(name):
+    """One job, `small-lora-fit-0`: size, method, engine, repeat. Returns what `jobs.write` stores."""
+    from labkit import load, load_tokenizer, methods
+
+    size, method, engine, _ = name.split("-")
+    shape = SIZES[size]
+    rows, tokenizer = load("tickets")["train"], load_tokenizer()
+    model = methods.find(method).prepare(seed=0)
+    rate = {"full": 1e-4, "lora": 1e-3}[method]
+    taken = train_engines.ENGINES[engine](model, rows, tokenizer, rate=rate, **shape)
+    return {**taken, "engine": engine, "size": size, "method": method}
+
+
+def summary(results):
+    """size -> method -> engine -> medians over repeats, with the spread of the step time."""
+    grouped = {}
+    for one in results.values():
+        place = grouped.setdefault(one["size"], {}).setdefault(one["method"], {})
+        place.setdefault(one["engine"], []).append(one)
+    return {
+        size: {method: {engine: _median(each) for engine, each in engines.items()}
+               for method, engines in by_method.items()}
+        for size, by_method in grouped.items()
+    }  # fmt: skip
+
+
+def _median(each):
+    numbers = ("step ms", "tokens/s", "whole seconds", "start seconds", "peak bytes", "loss")
+    middle = {name: statistics.median(one[name] for one in each) for name in numbers}
+    steps = [one["step ms"] for one in each]
+    return {**middle, "step ms from": min(steps), "step ms to": max(steps), "runs": len(each)}

@@ -1,0 +1,197 @@
+"""The engines that `bench train` compares: each trains the same rows, and says what a step took."""
+
+import tempfile
+import time
+
+
+def timed(run, *, whole, timed):
+    """Train `whole` steps, then `timed` more on the same model.
+
+    `run(steps)` returns (losses, tokens, seconds); in every engine seconds begin when rows are tokenized.
+    `start seconds` is what the whole run took beyond its steps' later price.
+    """
+    import torch
+
+    from labkit import env
+    from labkit.train.loop import _peak_bytes
+
+    on = env.device()
+    if on.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    losses, _, first = run(whole)
+    _, tokens, seconds = run(timed)
+    return {
+        "step ms": 1e3 * seconds / timed,
+        "tokens/s": tokens / seconds,
+        "whole seconds": first,
+        "start seconds": first - whole * seconds / timed,
+        "wall": first + seconds,
+        "peak bytes": _peak_bytes(on),
+        "loss": sum(losses[-10:]) / len(losses[-10:]),
+    }
+
+
+def eager(model, rows, tokenizer, *, rate, batch, length, compile=False, **counts):
+    """The loop a tutorial shows: transformers' own loss on packed rows, autocast, fused AdamW, clipping."""
+    import torch
+
+    from labkit import env
+    from labkit.train.packing import collate, plan
+    from labkit.train.precision import TYPES
+    from labkit.train.rows import encode_all
+    from labkit.train.schedule import rate as factor
+
+    on = env.device()
+    encoded = encode_all(rows, tokenizer, length)
+    kind = TYPES.get(env.precision(on))
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    forward = torch.compile(model) if compile else model
+    model.train()
+
+    def run(steps):
+        began = _clock()
+        optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=0.0, fused=True)
+        bins = plan([len(row) for row in encoded], batch, length, seed=0)
+        losses, tokens = [], 0
+        for step in range(steps):
+            one = collate(encoded, next(bins), length)
+            tokens += one.tokens
+            one = one.to(on)
+            # transformers shifts labels by itself, and keeps rows apart by positions that begin again at 0.
+            labels = torch.full_like(one.ids, -100)
+            labels[:, 1:] = one.targets[:, :-1].masked_fill(one.weights[:, :-1] == 0, -100)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor(step, steps, 0.1, "linear")
+            with torch.autocast(on.type, kind or torch.bfloat16, enabled=kind is not None):
+                out = forward(input_ids=one.ids, position_ids=one.positions, labels=labels, use_cache=False)
+            loss = out.loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            losses.append(loss.detach())
+        return [float(loss) for loss in losses], tokens, _clock() - began
+
+    return timed(run, **counts)
+
+
+def compiled(model, rows, tokenizer, **options):
+    """The same loop with the whole model under torch.compile."""
+    return eager(model, rows, tokenizer, compile=True, **options)
+
+
+def fitted(**settings):
+    """An engine that is `fit` with these settings."""
+
+    def engine(model, rows, tokenizer, *, rate, batch, length, **counts):
+        from labkit import fit
+
+        def run(steps):
+            done = fit(
+                model, rows, tokenizer, steps=steps, lr=rate, batch=batch, length=length, seed=0,
+                progress=False, **settings,
+            )  # fmt: skip
+            return done.losses, done.tokens, done.seconds
+
+        return timed(run, **counts)
+
+    return engine
+
+
+def trl(**settings):
+    """An engine that is trl's SFTTrainer with these settings, `style` apart: see `_trainer`.
+
+    The trainer is made anew for the steps timed, and only `trainer.train()` counts.
+    """
+
+    def engine(model, rows, tokenizer, *, rate, batch, length, whole, timed):
+        from labkit import env
+        from labkit.train.loop import _peak_bytes
+
+        out = {}
+        for part, steps in (("whole", whole), ("timed", timed)):
+            trainer = _trainer(model, rows, tokenizer, rate, batch, length, steps, dict(settings))
+            began = _clock()
+            trainer.train()
+            seconds = _clock() - began
+            log = [entry for entry in trainer.state.log_history if "num_tokens" in entry]
+            out[part] = seconds, log
+        seconds, log = out["timed"]
+        losses = [float(entry["loss"]) for entry in out["whole"][1][-10:]]
+        return {
+            "step ms": 1e3 * seconds / timed,
+            "tokens/s": log[-1]["num_tokens"] / seconds,
+            "whole seconds": out["whole"][0],
+            "start seconds": out["whole"][0] - whole * seconds / timed,
+            "wall": out["whole"][0] + seconds,
+            "peak bytes": _peak_bytes(env.device()),
+            "loss": sum(losses) / len(losses),
+        }
+
+    return engine
+
+
+def _trainer(model, rows, tokenizer, rate, batch, length, steps, settings):
+    """A trainer as it comes; or, by `style`, with as many tokens a step as `fit` has: padded or packed."""
+    from datasets import disable_progress_bars
+    from trl import SFTConfig, SFTTrainer
+
+    from labkit import env
+    from labkit.train.rows import encode_all
+
+    disable_progress_bars()
+    on_cpu = env.device().type == "cpu"
+    style = settings.pop("style", None)
+    if style:
+        settings |= {"gradient_checkpointing": False, "optim": "adamw_torch_fused"}
+    if style == "padded":
+        sizes = [len(row) for row in encode_all(rows.select(range(200)), tokenizer, length)]
+        settings["per_device_train_batch_size"] = round(batch * length * len(sizes) / sum(sizes))
+        settings["train_sampling_strategy"] = "group_by_length"  # less padding
+    if style == "packed":
+        settings |= {"packing": True, "per_device_train_batch_size": batch}
+    config = SFTConfig(
+        output_dir=tempfile.mkdtemp(), max_steps=steps, learning_rate=rate, max_length=length,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=1, warmup_steps=steps // 10,
+        seed=0, lr_scheduler_type="linear", use_cpu=on_cpu, bf16=env.precision() == "bf16", **settings,
+    )  # fmt: skip
+    data = rows.select_columns(["prompt", "completion"])
+    return SFTTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
+
+
+def _clock():
+    """Seconds, after all that was sent to the card is done."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+ENGINES = {
+    "eager": eager,
+    "compiled": compiled,
+    "plain": fitted(fast=False, compile=False),
+    "graph": fitted(compile=False),
+    "blocks": fitted(compile=True),
+    "fit": fitted(),
+    "trl": trl(),
+    "trlpadded": trl(style="padded"),
+    "trlpacked": trl(style="packed"),
+}
+ABOUT = {
+    "eager": "transformers, eager",
+    "compiled": "transformers, torch.compile",
+    "plain": "fit, step by step",
+    "graph": "fit, CUDA graph",
+    "blocks": "fit, CUDA graph and compiled blocks",
+    "fit": "fit, as it chooses",
+    "trl": "trl, as it comes",
+    "trlpadded": "trl, as many tokens a step, no checkpointing",
+    "trlpacked": "the same, packed",
+}
+
+
+def suited(profile):
+    """The engines that are worth comparing on a profile's machine."""
+    return list(ENGINES) if profile == "gpu" else ["eager", "fit", "trl", "trlpadded"]

@@ -1,0 +1,36 @@
+"""The table of `bench train`."""
+
+from labkit.bench.train_engines import ABOUT
+
+TITLES = {
+    "small": "Small steps (5 x 512 tokens)",
+    "large": "Large steps (32 x 1,024 tokens)",
+    "cpu": "Two CPU cores (4 x 512 tokens)",
+    "smoke": "A trial (1 x 256 tokens)",
+}
+
+
+def table(values):
+    """Markdown lines: a table for each size and method, times beside eager's of the same run."""
+    lines = []
+    for size, by_method in values.items():
+        for method, engines in by_method.items():
+            lines += ["", f"{TITLES[size]}, {'every weight' if method == 'full' else 'LoRA r=16'}:", ""]
+            lines += [
+                "| engine | ms a step | as fast as eager | tokens/s | peak GB | whole run, s | last loss |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            lines += [_line(engine, found, engines.get("eager")) for engine, found in engines.items()]
+    return lines[1:]
+
+
+def _line(engine, found, eager):
+    times = f"{found['step ms']:,.1f}"
+    if found["runs"] > 1:
+        times += f" ({found['step ms from']:,.1f} to {found['step ms to']:,.1f})"
+    # By tokens, not steps: an engine may take another number of tokens a step.
+    ratio = f"{found['tokens/s'] / eager['tokens/s']:.2f}x" if eager else ""
+    return (
+        f"| {ABOUT[engine]} | {times} | {ratio} | {found['tokens/s']:,.0f} | {found['peak bytes'] / 1e9:.1f} "
+        f"| {found['whole seconds']:.1f} | {found['loss']:.3f} |"
+    )

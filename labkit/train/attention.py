@@ -1,0 +1,86 @@
+"""Attention inside packed rows: a token sees earlier tokens of its own row only.
+
+Two ways to the same numbers: SDPA with a mask of (length, length) a packed row, everywhere; and on CUDA
+cards from compute capability 8.0 on, flash attention over rows of varying length, which needs no mask.
+"""
+
+import inspect
+from contextlib import contextmanager
+
+import torch
+
+from labkit.errors import LabkitError
+
+NAME = "labkit_packed"
+_grouping = {}  # see _ask_for_grouping; known only where attention without a mask is
+LARGEST_HEAD = 256  # what the flash kernels take
+SPECIAL = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
+
+
+def check_attention(model):
+    """Raise LabkitError unless the model uses SDPA, the one kind of attention that obeys `Batch.mask`."""
+    kind = getattr(model.config, "_attn_implementation", None)
+    if kind not in (None, "sdpa"):
+        raise LabkitError(
+            f"the model uses {kind!r} attention, under which packed rows would see each other. "
+            "Call model.set_attn_implementation('sdpa') before fit"
+        )
+
+
+def maskless(model, on, precision):
+    """Can this model do without a mask? It takes a card from 8.0 on, 16 bits and plain causal attention."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = inner.config
+    heads = getattr(config, "num_attention_heads", 0)
+    size = getattr(config, "head_dim", None) or (config.hidden_size // heads if heads else 0)
+    return (
+        on.type == "cuda"
+        and precision != "fp32"
+        and torch.cuda.get_device_capability(on) >= (8, 0)
+        and getattr(inner, "_supports_attention_backend", False)
+        and 0 < size <= LARGEST_HEAD
+        and size % 8 == 0
+        and not any(getattr(config, setting, None) for setting in SPECIAL)
+        and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+    )
+
+
+@contextmanager
+def packed_attention(model, without_mask):
+    """Inside, the model attends by `cu_seq_lens_q`, the boundaries of rows, where `without_mask` says so."""
+    if not without_mask:
+        yield
+        return
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(NAME, _packed)
+    _grouping.update(_ask_for_grouping())
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before = inner.config._attn_implementation
+    # The setter of the model would look the name up among the implementations of the hub; this is local.
+    inner.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        inner.config._attn_implementation = before
+
+
+def _packed(module, query, key, value, attention_mask, cu_seq_lens_q, max_length_q, scaling=None, **_):
+    """Causal attention inside each row; query (batch, heads, length, size), key and value alike."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    batch, _, length, size = query.shape
+    kind = value.dtype if value.dtype != torch.float32 else torch.get_autocast_dtype("cuda")
+    flat = (part.transpose(1, 2).reshape(batch * length, -1, size).to(kind) for part in (query, key, value))
+    out = varlen_attn(
+        *flat, cu_seq_lens_q, cu_seq_lens_q, max_length_q, max_length_q,
+        scale=scaling, window_size=(-1, 0), **_grouping,
+    )  # fmt: skip
+    return out.view(batch, length, -1, size), None
+
+
+def _ask_for_grouping():
+    """torch 2.11 shares key heads among query heads without being asked; later versions want to be."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}

@@ -1,0 +1,87 @@
+"""`bench train`: which jobs it runs, what it makes of them, and the table."""
+
+import pytest
+
+from labkit.bench import jobs, main, train, train_engines, train_report
+from labkit.errors import LabkitError
+from labkit.records import store
+
+SPEED = {"eager": 100.0, "fit": 25.0}  # milliseconds a step; the rest as slow as eager
+
+
+@pytest.fixture
+def pretend(monkeypatch, tmp_path):
+    """No training: each repeat is a millisecond slower. Returns (names of jobs, records written)."""
+    names, written = [], []
+
+    def run(bench, wanted, folder, count, digest):
+        names.extend(wanted)
+        assert (bench, count) == ("train", 1)  # engines must not share a card
+        return {name: result(name) for name in wanted}
+
+    def result(name):
+        size, method, engine, repeat = name.split("-")
+        step = SPEED.get(engine, 100.0) + int(repeat)
+        return {
+            "size": size, "method": method, "engine": engine, "step ms": step, "tokens/s": 1e6 / step,
+            "whole seconds": 9.0, "start seconds": 1.0, "wall": 10.0, "peak bytes": 2e9, "loss": 0.5,
+        }  # fmt: skip
+
+    monkeypatch.setattr(jobs, "run", run)
+    monkeypatch.setattr(store, "write", lambda *a, **k: written.append(k) or tmp_path / "train.json")
+    monkeypatch.setattr(train.env, "profile", lambda: "gpu")
+    return names, written
+
+
+def test_a_whole_run_has_every_engine_method_and_size_in_each_repeat(pretend, capsys):
+    names, written = pretend
+    assert main(["train"]) == 0
+    assert len(names) == len(set(names)) == 3 * 2 * 2 * len(train_engines.ENGINES)
+    assert {name.rpartition("-")[2] for name in names[: len(names) // 3]} == {"0"}  # repeats are interleaved
+    (record,) = written
+    full = record["values"]["small"]["full"]
+    assert full["fit"]["step ms"] == 26.0 and full["fit"]["step ms to"] == 27.0 and full["fit"]["runs"] == 3
+    assert "wrote train.json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--engines", "fit"], ["--sizes", "small"], ["--methods", "lora"]])
+def test_a_part_of_it_is_a_trial_and_writes_no_record(pretend, options):
+    names, written = pretend
+    main(["train", "--repeats", "1", *options])
+    assert names and not written
+    main(["train", "--repeats", "1"])
+    assert written  # the control
+
+
+def test_on_a_cpu_the_engines_that_want_a_card_are_left_out(pretend, monkeypatch):
+    names, _ = pretend
+    monkeypatch.setattr(train.env, "profile", lambda: "cpu")
+    main(["train", "--repeats", "1"])
+    assert {name.split("-")[0] for name in names} == {"cpu"}
+    assert {name.split("-")[2] for name in names} == {"eager", "fit", "trl", "trlpadded"}
+
+
+def test_no_repeat_is_refused(pretend):
+    with pytest.raises(LabkitError, match="--repeats 0"):
+        main(["train", "--repeats", "0"])
+
+
+def test_the_table_compares_by_tokens_with_eager_of_the_same_run(pretend):
+    main(["train", "--repeats", "2"])
+    lines = train_report.table(pretend[1][0]["values"])
+    rows = [line for line in lines if line.startswith("| fit, as it chooses")]
+    assert len(rows) == 4 and all("| 25.5 (25.0 to 26.0) | 3.94x |" in row for row in rows)
+    assert all("| 1.00x |" in line for line in lines if line.startswith("| transformers, eager"))
+
+
+def test_engines_on_the_same_rows_start_from_the_same_loss(tiny, tokenizer, monkeypatch):
+    from labkit import load
+
+    rows = load("tickets")["train"].select(range(40))
+    options = {"rate": 1e-3, "batch": 2, "length": 256, "whole": 1, "timed": 1}
+    names = ("eager", "fit")
+    found = {name: train_engines.ENGINES[name](tiny(), rows, tokenizer, **options) for name in names}
+    assert found["eager"]["loss"] == pytest.approx(found["fit"]["loss"], abs=0.02)
+    assert all(one["tokens/s"] > 0 and one["step ms"] > 0 for one in found.values())
+    other = train_engines.eager(tiny(), rows.select(range(9, 40)), tokenizer, **options)
+    assert other["loss"] != pytest.approx(found["fit"]["loss"], abs=1e-4)  # the control: other rows
