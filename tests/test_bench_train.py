@@ -6,7 +6,7 @@ from labkit.bench import jobs, main, train, train_engines, train_report
 from labkit.errors import LabkitError
 from labkit.records import store
 
-SPEED = {"eager": 100.0, "fit": 25.0}  # milliseconds a step; the rest as slow as eager
+SPEED = {"eager": 100.0, "plain": 25.0}  # milliseconds a step; the rest as slow as eager
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def pretend(monkeypatch, tmp_path):
         step = SPEED.get(engine, 100.0) + int(repeat)
         return {
             "size": size, "method": method, "engine": engine, "step ms": step, "tokens/s": 1e6 / step,
-            "whole seconds": 9.0, "start seconds": 1.0, "wall": 10.0, "peak bytes": 2e9, "loss": 0.5,
+            "whole seconds": None if int(repeat) else 9.0, "start seconds": 1.0, "wall": 10.0,
+            "peak bytes": 2e9, "loss": 0.5,
         }  # fmt: skip
 
     monkeypatch.setattr(jobs, "run", run)
@@ -36,15 +37,17 @@ def pretend(monkeypatch, tmp_path):
 def test_a_whole_run_has_every_engine_method_and_size_in_each_repeat(pretend, capsys):
     names, written = pretend
     assert main(["train"]) == 0
-    assert len(names) == len(set(names)) == 3 * 2 * 2 * len(train_engines.ENGINES)
+    engines = len(train.SUITED["small"]) + len(train.SUITED["large"])
+    assert len(names) == len(set(names)) == 3 * len(train.METHODS) * engines
     assert {name.rpartition("-")[2] for name in names[: len(names) // 3]} == {"0"}  # repeats are interleaved
     (record,) = written
     full = record["values"]["small"]["full"]
-    assert full["fit"]["step ms"] == 26.0 and full["fit"]["step ms to"] == 27.0 and full["fit"]["runs"] == 3
+    assert (full["plain"]["step ms"], full["plain"]["step ms to"], full["plain"]["runs"]) == (26.0, 27.0, 3)
+    assert full["plain"]["whole seconds"] == 9.0
     assert "wrote train.json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", [["--engines", "fit"], ["--sizes", "small"], ["--methods", "lora"]])
+@pytest.mark.parametrize("options", [["--engines", "plain"], ["--sizes", "small"], ["--methods", "lora"]])
 def test_a_part_of_it_is_a_trial_and_writes_no_record(pretend, options):
     names, written = pretend
     main(["train", "--repeats", "1", *options])
@@ -58,7 +61,7 @@ def test_on_a_cpu_the_engines_that_want_a_card_are_left_out(pretend, monkeypatch
     monkeypatch.setattr(train.env, "profile", lambda: "cpu")
     main(["train", "--repeats", "1"])
     assert {name.split("-")[0] for name in names} == {"cpu"}
-    assert {name.split("-")[2] for name in names} == {"eager", "fit", "trl", "trlpadded"}
+    assert {name.split("-")[2] for name in names} == {"eager", "plain", "trl", "trlpadded"}
 
 
 def test_no_repeat_is_refused(pretend):
@@ -69,8 +72,8 @@ def test_no_repeat_is_refused(pretend):
 def test_the_table_compares_by_tokens_with_eager_of_the_same_run(pretend):
     main(["train", "--repeats", "2"])
     lines = train_report.table(pretend[1][0]["values"])
-    rows = [line for line in lines if line.startswith("| fit, as it chooses")]
-    assert len(rows) == 4 and all("| 25.5 (25.0 to 26.0) | 3.94x |" in row for row in rows)
+    rows = [line for line in lines if line.startswith("| `fit`, step by step")]
+    assert len(rows) == 2 and all("| 25.5 (25.0 to 26.0) | 3.94x |" in row for row in rows)
     assert all("| 1.00x |" in line for line in lines if line.startswith("| transformers, eager"))
 
 
@@ -79,9 +82,9 @@ def test_engines_on_the_same_rows_start_from_the_same_loss(tiny, tokenizer, monk
 
     rows = load("tickets")["train"].select(range(40))
     options = {"rate": 1e-3, "batch": 2, "length": 256, "whole": 1, "timed": 1}
-    names = ("eager", "fit")
+    names = ("eager", "plain")
     found = {name: train_engines.ENGINES[name](tiny(), rows, tokenizer, **options) for name in names}
-    assert found["eager"]["loss"] == pytest.approx(found["fit"]["loss"], abs=0.02)
+    assert found["eager"]["loss"] == pytest.approx(found["plain"]["loss"], abs=0.02)
     assert all(one["tokens/s"] > 0 and one["step ms"] > 0 for one in found.values())
     other = train_engines.eager(tiny(), rows.select(range(9, 40)), tokenizer, **options)
-    assert other["loss"] != pytest.approx(found["fit"]["loss"], abs=1e-4)  # the control: other rows
+    assert other["loss"] != pytest.approx(found["plain"]["loss"], abs=1e-4)  # the control: other rows

@@ -1,8 +1,9 @@
 """How fast training is: `fit` against the loops that the field writes, on the same rows in one run.
 
 Each job is one process with the machine (or one GPU) to itself: it trains one engine from a fresh model,
-first a whole short run with its start-up, then, on the same model, the steps whose time counts. The jobs of
-one repeat run before those of the next, so that a slow minute of the machine meets all engines alike.
+first a whole short run with its start-up, then, on the same model, the steps whose time counts. Repeats after
+the first time steps only. The jobs of one repeat run before those of the next, so that a slow minute of the
+machine meets all engines alike.
 """
 
 import argparse
@@ -15,13 +16,20 @@ from labkit.records import store
 
 NAME = "train"
 METHODS = ("full", "lora")
-# name: (batch, length, steps of the whole run, steps timed). `small` is a step of the lessons.
+# Steps of the whole run, and of those timed. `small` is a step of the lessons.
 SIZES = {
-    "small": {"batch": 5, "length": 512, "whole": 300, "timed": 100},
-    "large": {"batch": 32, "length": 1024, "whole": 20, "timed": 20},
-    "cpu": {"batch": 4, "length": 512, "whole": 2, "timed": 6},
+    "small": {"batch": 5, "length": 512, "whole": 300, "timed": 60},
+    "large": {"batch": 32, "length": 1024, "whole": 30, "timed": 20},
+    "cpu": {"batch": 4, "length": 512, "whole": 10, "timed": 6},
     "smoke": {"batch": 1, "length": 256, "whole": 1, "timed": 1},
 }
+SUITED = {
+    "small": ("eager", "compiled", "plain", "graph", "blocks", "trl", "trlpadded", "trlpacked"),
+    "large": ("eager", "compiled", "graph", "blocks", "trlpadded"),
+    "cpu": ("eager", "plain", "trl", "trlpadded"),
+    "smoke": ("eager", "plain", "trl", "trlpadded"),
+}
+WARM = 25  # steps before those timed, where there is no whole run
 CODE = ("bench/train", "bench/train_engines", "train/engine", "train/graph", "train/step", "train/blocks",
         "train/attention", "train/precision", "train/loss", "train/packing", "train/loop")  # fmt: skip
 
@@ -45,13 +53,12 @@ def main(argv):
         raise LabkitError(f"--repeats {options.repeats}: at least 1")
     profile = env.profile()
     sizes = options.sizes or {"gpu": ["small", "large"], "cpu": ["cpu"], "smoke": ["smoke"]}[profile]
-    engines = options.engines or train_engines.suited(profile)
     names = [
         f"{size}-{method}-{engine}-{repeat}"
         for repeat in range(options.repeats)
         for size in sizes
         for method in options.methods
-        for engine in engines
+        for engine in options.engines or SUITED[size]
     ]
     results = jobs.run("train", names, options.folder, 1, digest)
     values = summary(results)
@@ -71,12 +78,17 @@ def job(name):
     """One job, `small-lora-fit-0`: size, method, engine, repeat. Returns what `jobs.write` stores."""
     from labkit import load, load_tokenizer, methods
 
-    size, method, engine, _ = name.split("-")
-    shape = SIZES[size]
+    size, method, engine, repeat = name.split("-")
+    shape = dict(SIZES[size])
+    first = repeat == "0"
+    if not first:
+        shape["whole"] = min(WARM, shape["whole"])
     rows, tokenizer = load("tickets")["train"], load_tokenizer()
     model = methods.find(method).prepare(seed=0)
     rate = {"full": 1e-4, "lora": 1e-3}[method]
     taken = train_engines.ENGINES[engine](model, rows, tokenizer, rate=rate, **shape)
+    if not first:
+        taken |= {"whole seconds": None, "start seconds": None, "loss": None}
     return {**taken, "engine": engine, "size": size, "method": method}
 
 
@@ -95,6 +107,7 @@ def summary(results):
 
 def _median(each):
     numbers = ("step ms", "tokens/s", "whole seconds", "start seconds", "peak bytes", "loss")
-    middle = {name: statistics.median(one[name] for one in each) for name in numbers}
+    found = {name: [one[name] for one in each if one[name] is not None] for name in numbers}
+    middle = {name: statistics.median(values) for name, values in found.items()}
     steps = [one["step ms"] for one in each]
     return {**middle, "step ms from": min(steps), "step ms to": max(steps), "runs": len(each)}

@@ -3,6 +3,8 @@
 import tempfile
 import time
 
+AS_IT_COMES = 8  # rows a step in trl's defaults
+
 
 def timed(run, *, whole, timed):
     """Train `whole` steps, then `timed` more on the same model.
@@ -109,6 +111,8 @@ def trl(**settings):
         from labkit.train.loop import _peak_bytes
 
         out = {}
+        if not settings:  # as it comes its steps are small: take as many as hold the same tokens
+            whole = 10 * round(whole * _rows_of(rows, tokenizer, batch, length) / AS_IT_COMES / 10) or 1
         for part, steps in (("whole", whole), ("timed", timed)):
             trainer = _trainer(model, rows, tokenizer, rate, batch, length, steps, dict(settings))
             began = _clock()
@@ -117,7 +121,7 @@ def trl(**settings):
             log = [entry for entry in trainer.state.log_history if "num_tokens" in entry]
             out[part] = seconds, log
         seconds, log = out["timed"]
-        losses = [float(entry["loss"]) for entry in out["whole"][1][-10:]]
+        last = float(out["whole"][1][-1]["loss"])
         return {
             "step ms": 1e3 * seconds / timed,
             "tokens/s": log[-1]["num_tokens"] / seconds,
@@ -125,10 +129,15 @@ def trl(**settings):
             "start seconds": out["whole"][0] - whole * seconds / timed,
             "wall": out["whole"][0] + seconds,
             "peak bytes": _peak_bytes(env.device()),
-            "loss": sum(losses) / len(losses),
+            "loss": last,
         }
 
     return engine
+
+
+def _often(steps):
+    """Steps between two logs: to log is to wait for the card; the last log must be of the last step."""
+    return next(every for every in (10, 5, 2, 1) if steps % every == 0)
 
 
 def _trainer(model, rows, tokenizer, rate, batch, length, steps, settings):
@@ -137,7 +146,6 @@ def _trainer(model, rows, tokenizer, rate, batch, length, steps, settings):
     from trl import SFTConfig, SFTTrainer
 
     from labkit import env
-    from labkit.train.rows import encode_all
 
     disable_progress_bars()
     on_cpu = env.device().type == "cpu"
@@ -145,18 +153,25 @@ def _trainer(model, rows, tokenizer, rate, batch, length, steps, settings):
     if style:
         settings |= {"gradient_checkpointing": False, "optim": "adamw_torch_fused"}
     if style == "padded":
-        sizes = [len(row) for row in encode_all(rows.select(range(200)), tokenizer, length)]
-        settings["per_device_train_batch_size"] = round(batch * length * len(sizes) / sum(sizes))
+        settings["per_device_train_batch_size"] = _rows_of(rows, tokenizer, batch, length)
         settings["train_sampling_strategy"] = "group_by_length"  # less padding
     if style == "packed":
         settings |= {"packing": True, "per_device_train_batch_size": batch}
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(), max_steps=steps, learning_rate=rate, max_length=length,
-        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=1, warmup_steps=steps // 10,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=_often(steps), warmup_steps=steps // 10,
         seed=0, lr_scheduler_type="linear", use_cpu=on_cpu, bf16=env.precision() == "bf16", **settings,
     )  # fmt: skip
     data = rows.select_columns(["prompt", "completion"])
     return SFTTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
+
+
+def _rows_of(rows, tokenizer, batch, length):
+    """How many rows have, in the mean, as many tokens as a packed step holds."""
+    from labkit.train.rows import encode_all
+
+    sizes = [len(row) for row in encode_all(rows.select(range(200)), tokenizer, length)]
+    return round(batch * length * len(sizes) / sum(sizes))
 
 
 def _clock():
@@ -174,7 +189,6 @@ ENGINES = {
     "plain": fitted(fast=False, compile=False),
     "graph": fitted(compile=False),
     "blocks": fitted(compile=True),
-    "fit": fitted(),
     "trl": trl(),
     "trlpadded": trl(style="padded"),
     "trlpacked": trl(style="packed"),
@@ -182,16 +196,10 @@ ENGINES = {
 ABOUT = {
     "eager": "transformers, eager",
     "compiled": "transformers, torch.compile",
-    "plain": "fit, step by step",
-    "graph": "fit, CUDA graph",
-    "blocks": "fit, CUDA graph and compiled blocks",
-    "fit": "fit, as it chooses",
+    "plain": "`fit`, step by step",
+    "graph": "`fit`, CUDA graph",
+    "blocks": "`fit`, CUDA graph and compiled blocks",
     "trl": "trl, as it comes",
     "trlpadded": "trl, as many tokens a step, no checkpointing",
     "trlpacked": "the same, packed",
 }
-
-
-def suited(profile):
-    """The engines that are worth comparing on a profile's machine."""
-    return list(ENGINES) if profile == "gpu" else ["eager", "fit", "trl", "trlpadded"]
