@@ -159,8 +159,9 @@ def _trainer(model, rows, tokenizer, rate, batch, length, steps, settings):
         settings |= {"packing": True, "per_device_train_batch_size": batch}
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(), max_steps=steps, learning_rate=rate, max_length=length,
-        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=_often(steps), warmup_steps=steps // 10,
-        seed=0, lr_scheduler_type="linear", use_cpu=on_cpu, bf16=env.precision() == "bf16", **settings,
+        report_to="none", disable_tqdm=True, save_strategy="no", logging_steps=_often(steps), seed=0,
+        warmup_steps=steps // 10, lr_scheduler_type="linear", use_cpu=on_cpu,
+        bf16=env.precision() == "bf16", **settings,
     )  # fmt: skip
     data = rows.select_columns(["prompt", "completion"])
     return SFTTrainer(model, args=config, train_dataset=data, processing_class=tokenizer)
