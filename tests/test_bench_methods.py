@@ -34,7 +34,8 @@ def world(monkeypatch, tmp_path):
         if stage == "sweep":
             return {"validation": validation, "loss": away, "diverged": False, **cost}
         flags = [number % (int(seed) + 2) > 0 for number in range(40)]
-        costs = {"training seconds": 5.0 + int(seed), "tokens/s": 100.0, "trainable": 10, "peak bytes": 7}
+        costs = {"training seconds": 5.0 + int(seed), "tokens/s": 100.0, "trainable": 10, "peak bytes": 7,
+                 "path": "plain"}  # fmt: skip
         scores = {"test": sum(flags) / 40, "rows": stats.pack_rows(flags), "validation": validation}
         return {**scores, **costs, **general, "general loss": 3.6, **cost}
 

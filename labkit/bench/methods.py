@@ -225,6 +225,7 @@ def job(name, settings):
         "rows": stats.pack_rows(test.exact_rows),
         "training seconds": run.seconds,
         "tokens/s": run.tokens_per_second,
+        "path": run.path,
         "trainable": run.trainable,
         "peak bytes": run.peak_bytes,
         **_general(model, tokenizer, settings),

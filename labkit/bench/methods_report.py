@@ -134,6 +134,7 @@ def entry(method, tried, rate, finals):
         "test": each("test"),
         "seconds": each("training seconds"),
         "tokens/s": each("tokens/s"),
+        "path": sorted(set(each("path"))),
         "trainable": finals[0]["trainable"],
         "peak bytes": max(each("peak bytes")),
         "general loss": each("general loss"),

@@ -7,7 +7,9 @@ machine meets all engines alike.
 """
 
 import argparse
+import os
 import statistics
+import tempfile
 
 from labkit import env
 from labkit.bench import jobs, train_engines, train_report
@@ -31,7 +33,8 @@ SUITED = {
 }
 WARM = 25  # steps before those timed, where there is no whole run
 CODE = ("bench/train", "bench/train_engines", "train/engine", "train/graph", "train/step", "train/blocks",
-        "train/attention", "train/precision", "train/loss", "train/packing", "train/loop")  # fmt: skip
+        "train/attention", "train/precision", "train/loss", "train/packing", "train/rows", "train/schedule",
+        "train/loop")  # fmt: skip
 
 
 def main(argv):
@@ -79,6 +82,8 @@ def job(name):
     from labkit import load, load_tokenizer, methods
 
     size, method, engine, repeat = name.split("-")
+    for kind in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        os.environ[kind] = tempfile.mkdtemp()  # what compiling costs is what it costs the first time
     shape = dict(SIZES[size])
     first = repeat == "0"
     if not first:

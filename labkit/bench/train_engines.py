@@ -7,28 +7,24 @@ AS_IT_COMES = 8  # rows a step in trl's defaults
 
 
 def timed(run, *, whole, timed):
-    """Train `whole` steps, then `timed` more on the same model.
+    """Train `whole` steps, then on the same model a few, and a few and `timed` more.
 
-    `run(steps)` returns (losses, tokens, seconds); in every engine seconds begin when rows are tokenized.
-    `start seconds` is what the whole run took beyond its steps' later price.
+    `run(steps)` returns (losses, tokens, seconds, peak bytes). The price of a step is the difference of the
+    two last runs, so that no engine's start counts, whatever its clock takes in; what the whole run took
+    beyond its steps' price is `start seconds`.
     """
-    import torch
-
-    from labkit import env
-    from labkit.train.loop import _peak_bytes
-
-    on = env.device()
-    if on.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    losses, _, first = run(whole)
-    _, tokens, seconds = run(timed)
+    few = max(1, timed // 3)
+    losses, _, first, peak = run(whole)
+    _, tokens, seconds, _ = run(few)
+    _, more_tokens, more_seconds, later_peak = run(few + timed)
+    step = (more_seconds - seconds) / timed
     return {
-        "step ms": 1e3 * seconds / timed,
-        "tokens/s": tokens / seconds,
+        "step ms": 1e3 * step,
+        "tokens/s": (more_tokens - tokens) / (more_seconds - seconds),
         "whole seconds": first,
-        "start seconds": first - whole * seconds / timed,
-        "wall": first + seconds,
-        "peak bytes": _peak_bytes(on),
+        "start seconds": first - whole * step,
+        "wall": first + seconds + more_seconds,
+        "peak bytes": max(peak, later_peak),
         "loss": sum(losses[-10:]) / len(losses[-10:]),
     }
 
@@ -38,6 +34,7 @@ def eager(model, rows, tokenizer, *, rate, batch, length, compile=False, **count
     import torch
 
     from labkit import env
+    from labkit.train.loop import _peak_bytes
     from labkit.train.packing import collate, plan
     from labkit.train.precision import TYPES
     from labkit.train.rows import encode_all
@@ -72,7 +69,7 @@ def eager(model, rows, tokenizer, *, rate, batch, length, compile=False, **count
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             losses.append(loss.detach())
-        return [float(loss) for loss in losses], tokens, _clock() - began
+        return [float(loss) for loss in losses], tokens, _clock() - began, _peak_bytes(on)
 
     return timed(run, **counts)
 
@@ -93,7 +90,7 @@ def fitted(**settings):
                 model, rows, tokenizer, steps=steps, lr=rate, batch=batch, length=length, seed=0,
                 progress=False, **settings,
             )  # fmt: skip
-            return done.losses, done.tokens, done.seconds
+            return done.losses, done.tokens, done.seconds, done.peak_bytes
 
         return timed(run, **counts)
 
@@ -103,34 +100,24 @@ def fitted(**settings):
 def trl(**settings):
     """An engine that is trl's SFTTrainer with these settings, `style` apart: see `_trainer`.
 
-    The trainer is made anew for the steps timed, and only `trainer.train()` counts.
+    The trainer is made anew for each run, and only `trainer.train()` counts.
     """
 
-    def engine(model, rows, tokenizer, *, rate, batch, length, whole, timed):
+    def engine(model, rows, tokenizer, *, rate, batch, length, whole, **counts):
         from labkit import env
         from labkit.train.loop import _peak_bytes
 
-        out = {}
-        if not settings:  # as it comes its steps are small: take as many as hold the same tokens
-            whole = 10 * round(whole * _rows_of(rows, tokenizer, batch, length) / AS_IT_COMES / 10) or 1
-        for part, steps in (("whole", whole), ("timed", timed)):
+        def run(steps):
             trainer = _trainer(model, rows, tokenizer, rate, batch, length, steps, dict(settings))
             began = _clock()
             trainer.train()
             seconds = _clock() - began
             log = [entry for entry in trainer.state.log_history if "num_tokens" in entry]
-            out[part] = seconds, log
-        seconds, log = out["timed"]
-        last = float(out["whole"][1][-1]["loss"])
-        return {
-            "step ms": 1e3 * seconds / timed,
-            "tokens/s": log[-1]["num_tokens"] / seconds,
-            "whole seconds": out["whole"][0],
-            "start seconds": out["whole"][0] - whole * seconds / timed,
-            "wall": out["whole"][0] + seconds,
-            "peak bytes": _peak_bytes(env.device()),
-            "loss": last,
-        }
+            return [float(log[-1]["loss"])], log[-1]["num_tokens"], seconds, _peak_bytes(env.device())
+
+        if not settings:  # as it comes its steps are small: take as many as hold the same tokens
+            whole = 10 * round(whole * _rows_of(rows, tokenizer, batch, length) / AS_IT_COMES / 10) or 1
+        return timed(run, whole=whole, **counts)
 
     return engine
 
@@ -202,5 +189,5 @@ ABOUT = {
     "blocks": "`fit`, CUDA graph and compiled blocks",
     "trl": "trl, as it comes",
     "trlpadded": "trl, as many tokens a step, no checkpointing",
-    "trlpacked": "the same, packed",
+    "trlpacked": "the same, packed (one dense mask: there is no flash-attn here)",
 }

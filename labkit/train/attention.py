@@ -15,10 +15,31 @@ NAME = "labkit_packed"
 _grouping = {}  # see _ask_for_grouping; known only where attention without a mask is
 LARGEST_HEAD = 256  # what the flash kernels take
 SPECIAL = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
+# Layers that carry a state along a row would carry it from one packed row into the next.
+STATEFUL = ("mamba", "conv_", "linear_conv", "ssm_", "rwkv")
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def check_attention(model):
-    """Raise LabkitError unless the model uses SDPA, the one kind of attention that obeys `Batch.mask`."""
+def check_attention(model, pack=True):
+    """Raise LabkitError unless rows can be kept apart in this model.
+
+    Its attention must be SDPA, the one kind that obeys `Batch.mask`; soft prompts shift positions, and layers
+    with a state of their own know no mask at all.
+    """
+    adapter = getattr(model, "active_peft_config", None)
+    if getattr(adapter, "is_prompt_learning", False):
+        raise LabkitError(
+            f"fit cannot train soft prompts ({adapter.peft_type.value}): they put tokens before each row. "
+            "Use trl's SFTTrainer, without packing"
+        )
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION
+    kinds |= {name for name in vars(config) if name.startswith(STATEFUL) and getattr(config, name)}
+    if pack and kinds:
+        raise LabkitError(
+            f"this model has layers that are no attention ({', '.join(sorted(kinds))}), in which packed rows "
+            "would see each other. Pass pack=False"
+        )
     kind = getattr(model.config, "_attn_implementation", None)
     if kind not in (None, "sdpa"):
         raise LabkitError(
@@ -42,6 +63,8 @@ def maskless(model, on, precision):
         and size % 8 == 0
         and not any(getattr(config, setting, None) for setting in SPECIAL)
         and set(getattr(config, "layer_types", None) or ()) <= {"full_attention"}
+        and getattr(config, "v_head_dim", None) in (None, size)
+        and not any(hasattr(module, "sinks") for module in inner.modules())
     )
 
 

@@ -12,15 +12,15 @@ SHAPES = 64  # versions of a block that may be compiled: adapters and lengths ma
 
 
 def blocks_of(model):
-    """The repeated blocks of a causal language model: its longest ModuleList."""
+    """The repeated blocks of a causal language model: the ModuleList that holds most of its weights."""
     lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return list(max(lists, key=len, default=[]))
+    return list(max(lists, key=lambda some: sum(weight.numel() for weight in some.parameters()), default=[]))
 
 
 @contextmanager
 def compiled_blocks(model, wanted):
     """Inside, the blocks of `model` run compiled by `torch.compile`, if `wanted`; afterwards as before."""
-    blocks = blocks_of(model) if wanted else []
+    blocks = [block for block in blocks_of(model) if block._compiled_call_impl is None] if wanted else []
     before = torch._dynamo.config.recompile_limit if blocks else None
     if blocks:
         torch._dynamo.config.recompile_limit = max(before, SHAPES)

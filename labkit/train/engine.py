@@ -32,7 +32,7 @@ class Engine:
     @property
     def path(self):
         """`plain` or `CUDA graph`, with `compiled blocks` where they are."""
-        way = "CUDA graph" if self.graph and not self.graph.failure else "plain"
+        way = "CUDA graph" if self.graph and self.graph.graph else "plain"
         return f"{way}, compiled blocks" if self.compiled else way
 
 
@@ -46,7 +46,7 @@ def engine(model, trainable, *, on, precision, clip, weight_decay, graphed, comp
     settings = {"precision": precision, "clip": clip, "weight_decay": weight_decay, "compile": compile,
                 "shape": shape}  # fmt: skip
     wanted = graphs.signature(model, **settings) if graphed else None
-    held = graphs.kept(model, wanted) if graphed and reuse else None
+    held = graphs.kept(model, wanted if reuse else None)
     weights = held.step.weights if held else Weights(model, precision)
     without_mask = maskless(model, on, precision)
     with ExitStack() as stack:
@@ -69,6 +69,6 @@ def engine(model, trainable, *, on, precision, clip, weight_decay, graphed, comp
             yield Engine(step, graph, compile)
         finally:
             step.forget_gradients()
-        if graph and reuse:
             step.forward = step.head = None  # a kept graph must not keep the model alive
+        if graph and reuse:
             graphs.keep(model, graph)

@@ -6,6 +6,7 @@ places: packed rows give the first, and batches copied into the tensors it was c
 """
 
 import weakref
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ WARM_UP = 3  # plain steps first: they allocate AdamW's state and the libraries'
 FEWEST = 20  # steps below which capturing costs more than it saves
 LARGEST_KEPT = 0.25  # share of the card's memory that a finished run's graph may go on holding
 
-_kept = weakref.WeakKeyDictionary()  # model -> its last GraphStep, for the next run of the same shape
+_kept = weakref.WeakKeyDictionary()  # the last model trained -> its GraphStep, for a next run of that shape
 
 
 class GraphStep:
@@ -56,28 +57,40 @@ class GraphStep:
 
     def _capture(self, batches):
         """Capture a step, which takes none; `failure` says why if that cannot be."""
-        before = torch.cuda.memory_reserved(self.step.on)
-        self.inputs = [one.to(self.step.on) for one in batches]
-        graph = torch.cuda.CUDAGraph()
+        on, graph = self.step.on, torch.cuda.CUDAGraph()
+        here, pool = torch.cuda.current_stream(on), torch.cuda.graph_pool_handle()
+        self.inputs = [one.to(on) for one in batches]
         self.step.forget_gradients()  # so that the captured backward pass writes them instead of adding
+        torch.cuda.synchronize(on)
+        torch.cuda.empty_cache()  # what plain steps left: the graph takes its memory from a pool of its own
+        before = torch.cuda.memory_reserved(on)
         try:
-            with torch.cuda.graph(graph, stream=self.stream):
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream):
                 self.loss = self.step.take(self.inputs)
-        except torch.cuda.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            self.failure = str(error).splitlines()[0]
+            _abandon(on, here, pool)
             self.step.forget_gradients()
-            _end_capture_of_generator(self.step.on)
+            # The end of a broken capture raises in place of what broke it.
+            for cause in (error, error.__context__):
+                if isinstance(cause, KeyboardInterrupt | torch.cuda.OutOfMemoryError):
+                    raise cause from None
+            self.failure = str(error.__context__ or error).splitlines()[0]
             return
         self.graph = graph
-        self.bytes = torch.cuda.memory_reserved(self.step.on) - before
-        self.peak = torch.cuda.max_memory_allocated(self.step.on)
+        self.bytes = torch.cuda.memory_reserved(on) - before + self.step.bytes()
+        self.peak = torch.cuda.max_memory_allocated(on)
 
 
-def _end_capture_of_generator(on):
-    """A failed capture leaves the generator capturing, and nothing random could run: go on with a copy."""
-    generator = torch.cuda.default_generators[on.index or 0]
+def _abandon(on, stream, pool):
+    """Put right what a failed capture leaves: its stream the current one, its pool, a capturing generator."""
+    _kept.clear()  # their random numbers came from the generator that is replaced below
+    torch.cuda.set_stream(stream)
+    torch.cuda.synchronize(on)
+    index = torch.cuda.current_device() if on.index is None else on.index
+    with suppress(RuntimeError):  # nothing to end if the allocator noticed by itself
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)
+    generator = torch.cuda.default_generators[index]
     generator.graphsafe_set_state(generator.clone_state())
 
 
@@ -87,42 +100,46 @@ class Signature:
 
     settings: tuple
     model: str  # the modules, with their dropout and the like
-    states: tuple  # merged or disabled adapters change what runs
-    places: tuple  # where weights lie, and which are trained
+    states: tuple  # merged, disabled or scaled adapters change what runs
+    places: tuple  # where weights and buffers lie, and which are trained
 
 
 def signature(model, **settings):
     """The Signature of a run on `model`."""
-    flags = ("merged", "disable_adapters", "active_adapters")
+    flags = ("merged", "disable_adapters", "active_adapters", "scaling")
     states = tuple(str(getattr(module, flag, None)) for module in model.modules() for flag in flags)
-    places = tuple((weight.data_ptr(), weight.requires_grad, weight.dtype) for weight in model.parameters())
+    tensors = [*model.parameters(), *model.buffers()]
+    places = tuple((tensor.data_ptr(), tensor.requires_grad, tensor.dtype) for tensor in tensors)
     return Signature(tuple(sorted(settings.items())), str(model), states, places)
 
 
 def kept(model, wanted):
-    """The GraphStep of an earlier run on `model` with the Signature `wanted`, or None: then it is let go."""
+    """The GraphStep of a run on `model` with the Signature `wanted`; or None, and any that is kept goes."""
     found = _kept.get(model)
     if found is not None and found.signature == wanted:
         return found
-    release(model)
+    del found
+    release()
     return None
 
 
 def keep(model, step):
-    """Keep a GraphStep for the next run, unless it failed or holds too much of the card."""
+    """Keep a GraphStep for the next run, and no other, unless it failed or holds too much of the card."""
     total = torch.cuda.get_device_properties(step.step.on).total_memory
     if step.graph is not None and step.bytes <= LARGEST_KEPT * total:
+        _kept.clear()
         _kept[model] = step
 
 
-def release(model):
+def release():
     """Let go of a kept graph and the memory it holds."""
-    if _kept.pop(model, None) is not None:
+    if _kept:
+        _kept.clear()
         torch.cuda.empty_cache()
 
 
-def obstacle(on, precision, gradient_checkpointing, pack, steps):
-    """Why the steps of a run cannot be captured, or None."""
+def obstacle(model, on, precision, gradient_checkpointing, pack, steps):
+    """Why the steps of a run on `model` cannot be captured, or None."""
     if on.type != "cuda":
         return "no CUDA card"
     if precision == "fp16":
@@ -133,4 +150,13 @@ def obstacle(on, precision, gradient_checkpointing, pack, steps):
         return "rows that are not packed differ in length"
     if steps < FEWEST:
         return f"fewer than {FEWEST} steps"
+    if any(_hooks(part) for part in (*model.modules(), *model.parameters())):
+        return "hooks on the model run Python at every step"
     return None
+
+
+def _hooks(part):
+    """The hooks of a module or a weight, in one list."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+             "_post_accumulate_grad_hooks")  # fmt: skip
+    return [hook for kind in kinds for hook in (getattr(part, kind, None) or ())]

@@ -73,14 +73,14 @@ def fit(
     on = next(model.parameters()).device
     precision = precision or env.precision(on)
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    check_attention(model)
+    check_attention(model, pack)
     if not trainable:
         raise LabkitError("no weight of this model requires a gradient: there is nothing to train")
     mark = checkpoints.fingerprint(encoded, settings, trainable)
     bins = plan([len(row) for row in encoded], batch, length, seed, pack)
     obstacle = "not wanted"
     if fast:
-        obstacle = graphs.obstacle(on, precision, gradient_checkpointing, pack, steps)
+        obstacle = graphs.obstacle(model, on, precision, gradient_checkpointing, pack, steps)
     room = None
     if not obstacle:
         bins = list(islice(bins, steps * accumulate))
@@ -183,12 +183,17 @@ def _finite(pending):
 def _held_out_loss(take, model, encoded, batch, length, on):
     """Mean loss per answer token over all held-out rows."""
     total = weight = 0.0
-    model.eval()
-    for bins in in_order([len(row) for row in encoded], batch, length):
-        one = collate(encoded, bins, length).to(on)
+    parts = (model, take.step.head)  # the head is off the model here
+    for part in parts:
+        part.eval()
+    plans = list(in_order([len(row) for row in encoded], batch, length))
+    room = room_for(encoded, plans) if length else None  # one size for all, as compiled blocks want
+    for bins in plans:
+        one = collate(encoded, bins, length, room=room).to(on)
         total += take.loss_of(one).item()
         weight += one.weights.sum().item()
-    model.train()
+    for part in parts:
+        part.train()
     return total / weight
 
 

@@ -43,8 +43,9 @@ def headless(model):
     Works through wrappers such as PEFT's, because the head is swapped where the model looks for it.
     """
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling"):
-        if getattr(inner.config, setting, None) not in (None, 1, 1.0):
+    config = inner.config.get_text_config()
+    for setting in ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier"):
+        if getattr(config, setting, None) not in (None, 1, 1.0):
             raise LabkitError(f"`fit` cannot train this model: it changes logits after the head ({setting})")
     head = inner.get_output_embeddings()
     inner.set_output_embeddings(torch.nn.Identity())

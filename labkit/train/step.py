@@ -53,8 +53,15 @@ class Step:
         return total
 
     def forget_gradients(self):
-        """Drop every gradient."""
+        """Drop every gradient, those of 16-bit copies too: a step that was broken off may have left some."""
         self.optimizer.zero_grad(set_to_none=True)
+        for weight in self.weights.trained:
+            weight.grad = None
+
+    def bytes(self):
+        """How many bytes AdamW's state and the 16-bit copies take."""
+        states = [value for state in self.optimizer.state.values() for value in state.values()]
+        return sum(value.nbytes for value in [*states, *(half for _, _, half in self.weights.pairs)])
 
     def fresh(self):
         """Forget what AdamW has gathered, in place, as at the start of a run."""
