@@ -12,7 +12,7 @@ COMMANDS = {
     "lesson": ("run a lesson headless and say what it cost: lesson 00", "labkit.execute"),
     "build": ("make notebooks from solutions/*.py: build [NN] [--check] [--execute]", "labkit.build"),
     "grade": ("grade submissions: grade FOLDER --seed SECRET --report grades.csv", "labkit.exercises.grade"),
-    "bench": ("measure: bench train, methods, families, form-json; byod FILE (yours)", "labkit.bench"),
+    "bench": ("measure: bench train, methods, memory, quant ...; byod FILE (yours)", "labkit.bench"),
 }
 
 

@@ -21,15 +21,21 @@ def figure(title, xlabel="", ylabel=""):
     return fig, axes
 
 
-def show(fig, alt):
-    """Display `fig` as a PNG with alt text, and close it."""
+def png(fig):
+    """`fig` as the bytes of a PNG; closes it."""
     import matplotlib.pyplot as plt
-    from IPython.display import display
 
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     plt.close(fig)
-    data = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
+    return buffer.getvalue()
+
+
+def show(fig, alt):
+    """Display `fig` as a PNG with alt text, and close it."""
+    from IPython.display import display
+
+    data = {"image/png": base64.b64encode(png(fig)).decode(), "text/plain": alt}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 
@@ -73,3 +79,36 @@ def before_and_after(groups, title, ylabel="share of rows right (%)"):
         parts.append(f"{name}: " + ", ".join(f"{label} {values[label]:.0%}" for label in labels))
     show(fig, "Bar chart. " + ". ".join(parts) + ".")
 
+
+def stacked(groups, title, xlabel, lines=None):
+    """Show a stacked bar for each label of `groups` {label: {part: value}}; `lines` {name: value}."""
+    show(*stacked_figure(groups, title, xlabel, lines))
+
+
+def stacked_figure(groups, title, xlabel, lines=None):
+    """(figure, alt text) of `stacked`. Parts that are 0 everywhere are left out, and lines far off."""
+    every = list(next(iter(groups.values())))
+    parts = [part for part in every if any(values[part] for values in groups.values())]
+    fig, axes = figure("", xlabel)
+    fig.suptitle(title, x=0.01, ha="left", fontsize=11)  # labels are long: the axes begin far to the right
+    axes.grid(axis="y", visible=False)
+    axes.grid(axis="x", alpha=0.3)
+    labels = list(groups)[::-1]
+    left = dict.fromkeys(labels, 0.0)
+    for part in parts:
+        place = every.index(part)  # a part looks the same in every figure, whatever others are left out
+        widths = [groups[label].get(part, 0) for label in labels]
+        style = {"color": COLOURS[place % len(COLOURS)], "hatch": ("", "//", "..")[place // 3 % 3],
+                 "edgecolor": "white"}  # fmt: skip
+        axes.barh(labels, widths, left=[left[label] for label in labels], height=0.6, label=part, **style)
+        left = {label: left[label] + width for label, width in zip(labels, widths, strict=True)}
+    longest = max(left.values())
+    for name, value in (lines or {}).items():
+        if value <= 1.6 * longest:
+            axes.axvline(value, color="black", linewidth=1, linestyle="--")
+            axes.text(value, 1.01, name, ha="center", fontsize=8, transform=axes.get_xaxis_transform())
+    axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=8)
+    said = []
+    for label, values in groups.items():
+        said.append(f"{label}: " + ", ".join(f"{part} {values[part]:.3g}" for part in parts if values[part]))
+    return fig, f"Stacked bars, {xlabel}. " + ". ".join(said) + "."

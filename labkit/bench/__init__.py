@@ -7,9 +7,15 @@ from importlib import import_module
 
 from labkit.errors import LabkitError
 
-BENCHES = {"form-json": "labkit.bench.form_json", "families": "labkit.bench.families",
-           "methods": "labkit.bench.methods",
-           "byod": "labkit.bench.byod", "train": "labkit.bench.train"}  # fmt: skip
+BENCHES = {
+    "train": "labkit.bench.train",
+    "methods": "labkit.bench.methods",
+    "memory": "labkit.bench.memory",
+    "quant": "labkit.bench.quant",
+    "families": "labkit.bench.families",
+    "form-json": "labkit.bench.form_json",
+    "byod": "labkit.bench.byod",
+}
 
 
 def main(argv):

@@ -21,6 +21,8 @@ SYLLABUS = (
     ("10_merging", "Combine models without training"),
     ("13_prompt_rag_or_finetune", "Decide by measurement"),
 )
+# Lessons that stand but whose run on a GPU is still to be recorded; the syllabus says so.
+WAITING = ("01_memory_math", "02_quantization")
 
 
 def fill(name, lesson):

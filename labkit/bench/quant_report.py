@@ -1,0 +1,89 @@
+"""The tables and the figure of `bench quant`."""
+
+from labkit.records import store
+
+MISSING = "not measured yet: python -m labkit bench quant"
+HEADS = ("base", "dithered", "Gaussian", "base", "dithered")
+SHOWN = {  # how names begin: marker, colour, label
+    "int": ("o", 0, "integers"), "fp4": ("s", 1, "FP4 (bitsandbytes)"), "e2m1": ("D", 4, "FP4 (E2M1)"),
+    "nf4": ("^", 2, "NF4"), "ternary": ("v", 3, "ternary"), "bf16": ("*", 5, "bf16"),
+}  # fmt: skip
+
+
+def values():
+    """The values of the record; None before there is one."""
+    whole = store.read("quant")
+    return whole and whole["values"]
+
+
+def format_table(found=None):
+    """Lines: each format with stored bits, weight errors and perplexities; one line without a record."""
+    found = found or values()
+    if not found:
+        return [MISSING]
+    lines = [f"{'':<24}{'stored':>7}  {'weight error':^27}  {'perplexity':^20}",
+             f"{'format':<24}{'bits':>7}" + "".join(f"{word:>10}" for word in HEADS)]
+    for name, one in sorted(found["formats"].items(), key=lambda pair: -pair[1]["bits"]):
+        errors = [f"{one['weight error'][kind]:.2%}" for kind in ("base", "dithered", "gaussian")]
+        says = [_number(one["perplexity"]["base"]), _number(_mean(one["perplexity"]["dithered"]))]
+        lines.append(f"{name:<24}{one['bits']:>7.3f}" + "".join(f"{cell:>10}" for cell in errors + says))
+    plain = found["not rounded"]
+    says = ["", "", "", _number(plain["base"]), _number(_mean(plain["dithered"]))]
+    return [*lines, f"{'not rounded':<24}{32:>7.3f}" + "".join(f"{cell:>10}" for cell in says)]
+
+
+def training_table(found=None):
+    """Lines: losses after training through rounding, and of ternary models; one line without a record."""
+    found = found or values()
+    if not found:
+        return [MISSING]
+    lines = ["held-out loss on tickets, nats per answer token; mean of the seeds"]
+    for form, arms in found["training"].items():
+        full, late, through = (_mean(arms[name]) for name in ("16 bits", "after", "in training"))
+        closed = f"{_mean(arms['gap closed']):.0%} of the gap closed"
+        lines.append(f"{form}: 16 bits {full:.3f}, rounded after {late:.3f}, "
+                     f"rounded in training {through:.3f}; {closed}")  # fmt: skip
+    twin = found["ternary"]
+    lines.append(f"from random weights, every token: 16 bits {_mean(twin['16 bits']):.3f}, "
+                 f"ternary {_mean(twin['ternary']):.3f}, {found['diverged']} diverged")  # fmt: skip
+    return lines
+
+
+def plot(found=None):
+    """Perplexity of dithered bases over stored bits, a point a format; a line of text without a record."""
+    from labkit import plots
+
+    found = found or values()
+    if not found:
+        print(MISSING)
+        return
+    forms = found["formats"].items()
+    points = {name: (one["bits"], _mean(one["perplexity"]["dithered"])) for name, one in forms}
+    fig, axes = plots.figure(_finding(points), "stored bits per weight", "perplexity, dithered base")
+    floor = _mean(found["not rounded"]["dithered"])
+    for kind, (marker, colour, label) in SHOWN.items():
+        some = [point for name, point in points.items() if name.startswith(kind)]
+        axes.plot(*zip(*some, strict=True), marker, color=plots.COLOURS[colour], label=label)
+    axes.axhline(floor, color="grey", linewidth=1, linestyle=":", label="not rounded")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
+    axes.set_yscale("log")
+    axes.legend(frameon=False)
+    said = ", ".join(f"{name} {bits:.2f} bits {_number(found)}" for name, (bits, found) in points.items())
+    plots.show(fig, f"Scatter plot of perplexity over stored bits, not rounded {_number(floor)}: {said}.")
+
+
+def _finding(points):
+    """The title: what a format of about 4 bits costs beside bf16, and one of about 2."""
+    plain = points["bf16"][1]
+    four = min(value for bits, value in points.values() if 4 <= bits <= 4.6)
+    two = min(value for bits, value in points.values() if bits < 3)
+    return f"At 4 bits perplexity is {four / plain:.2f} times bf16's; below 3 bits, {two / plain:,.0f} times"
+
+
+def _mean(values):
+    return sum(values) / len(values)
+
+
+def _number(value):
+    return f"{value:.2f}" if value < 1000 else f"{value:.1e}"

@@ -1,0 +1,758 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+# Lesson 02. `python -m labkit build 02` makes both notebooks from this file.
+
+# %% [markdown]
+# # 02 · Quantization: fewer bits per weight
+#
+# | You will be able to | You need first | Measured budget |
+# |---|---|---|
+# | store a model in 8, 4 or 2 bits a weight, count the bytes, and say what it cost | lesson 01 | {{budget}} |
+#
+# Training and inference read every weight at every step, so a weight's bits are memory and traffic.
+# **Quantization** stores weights in fewer bits: a small whole number (a **code**) each, and one **scale**
+# that many of them share. You will build the formats that people use, prove yours equal to the libraries',
+# find out what they cost this model, and train through the rounding.
+#
+# Everything here stores and restores weights. What the model then computes with are the restored numbers.
+
+# %%
+import torch
+from torch.nn.functional import linear
+
+from labkit import (
+    budget, check, claims, device, fit, load, load_model, load_tokenizer, machine, plots, profile, record,
+    seed_everything, solve,
+)
+from labkit.bench import quant_report
+from labkit.bench.quant_train import answer_loss
+from labkit.methods.quantize import (
+    FORMATS, LAYOUTS, LEVELS, BitLinear, RoundedLinear, dither, double, fields, file_bytes, from_double,
+    from_lookup, grid, int8_matmul, linears, lookup, nf4_code, on_grid, outlier_columns, pack,
+    relative_error, replace_linears, round_linears, spacing, straight_through, ternary, value_of, weight_bits,
+)
+from labkit.tasks.general import passages, perplexity
+
+# %%
+SEED = 0
+numbers = budget(
+    cpu=dict(passages=2, formats=("nf4 double", "int4 asym 32", "int3"), steps=6, lr=1e-4, batch=1,
+             length=256, rows=8, twin_steps=25, twin_batch=1, twin_lr=2e-3, twin_width=128, twin_layers=4),
+    gpu=dict(passages=187, formats=("int8 row", "int4 sym 64", "int4 asym 64", "int4 asym 32", "fp4 64",
+             "nf4 64", "nf4 double", "int3", "int2"), steps=200, lr=2e-4, batch=8, length=512, rows=500,
+             twin_steps=300, twin_batch=8, twin_lr=1e-3, twin_width=576, twin_layers=8),
+    smoke=dict(passages=1, formats=("nf4 double", "int4 asym 32"), steps=1, lr=1e-4, batch=1, length=256,
+               rows=2, twin_steps=2, twin_batch=1, twin_lr=2e-3, twin_width=64, twin_layers=2),
+)  # fmt: skip
+seed_everything(SEED)
+print(f"profile {profile()} on {machine()}")
+
+# %% [markdown]
+# ## Predict
+#
+# Write your answers down first.
+#
+# 1. You add 1e-5 to a weight of 0.02 that is stored in bf16. What is it then?
+# 2. A format stores 4-bit codes. How many bits does it store for each weight, in all?
+# 3. This model fills 269 MB in 16 bits. How large is the file with its linear layers in 4 bits?
+# 4. Four formats at the same number of bits: evenly spaced with and without an offset, FP4, and NF4, which
+#    was made for normally distributed weights. Which loses least?
+#
+# ## Bits of a number
+#
+# A floating-point number is a sign, an exponent and a mantissa: (-1)^s · 2^(e - bias) · (1 + m / 2^p), with p
+# bits of mantissa. The exponent buys range, the mantissa buys precision.
+
+# %% tags=["nbval-check-output"]
+for kind, layout in LAYOUTS.items():
+    sign, exponent, mantissa = fields(0.02, kind)
+    largest = torch.finfo(layout.dtype).max
+    print(f"{kind}  {sign} {exponent:<8} {mantissa:<23}  largest {largest:.2g},",
+          f"gap at 0.02: {spacing(0.02, kind):.2g}")
+
+# %% tags=["nbval-check-output"]
+for kind in LAYOUTS:
+    print(kind, value_of(*fields(0.02, kind), kind))
+
+# %% [markdown]
+# bf16 has fp32's range and two to three digits of precision; fp16 has more precision, and ends at 65,504.
+#
+# The gap between neighbours is relative: near 0.02, bf16 moves in steps of 1.2e-4. A training step of 1e-5 is
+# less than half of that, and rounds away. How many of this model's weights would such a step leave unmoved?
+
+# %% tags=["nbval-check-output"]
+weight = torch.tensor(0.02, dtype=torch.bfloat16)
+print("0.02 + 1e-5 is still 0.02 in bf16:", (weight + 1e-5 == weight).item())
+
+tokenizer = load_tokenizer()
+model = load_model(on=torch.device("cpu"))
+every = torch.cat([layer.weight.detach().bfloat16().flatten() for layer in linears(model).values()])
+for step in (1e-5, 1e-4, 1e-3):
+    unmoved = (every + step == every).sum() / len(every)
+    print(f"a step of {step:g} leaves {unmoved:.0%} of {len(every):,} weights as they were")
+
+# %% [markdown]
+# So pure bf16 training at small rates stands still for most weights. That is why `fit` keeps weights in fp32
+# and computes in bf16 (lesson 01 counted what that costs).
+#
+# ## Whole numbers and a scale
+#
+# Now eight bits. `q = round(w / scale)`, `w' = q · scale`; with `scale = max|w| / 127` the largest weight
+# just fits. This is **absmax** quantization. The scale may belong to the whole matrix, to a row, or to a
+# block.
+
+# %%
+def absmax(w, per_row):
+    """int8 codes and scale(s) of a matrix (out, in), with one scale in all or one a row."""
+    largest = w.abs().amax(dim=1, keepdim=True) if per_row else w.abs().max()
+    scale = largest / 127
+    return torch.round(w / scale).to(torch.int8), scale
+
+
+w = model.model.layers[12].mlp.up_proj.weight.detach()                     # (1536, 576), on the CPU
+
+# %% tags=["nbval-check-output"]
+for per_row in (False, True):
+    codes, scale = absmax(w, per_row)
+    print(f"{scale.numel():>4} scales: error {relative_error(w, codes * scale):.1%},",
+          f"{codes.unique().numel()} of 255 codes in use")
+
+# %% [markdown]
+# The error is ‖w - w'‖ / ‖w‖. One scale for all is set by the one largest weight of the matrix, and everybody
+# else pays; a row only pays for its own. Plant one outlier and see.
+
+# %% tags=["nbval-check-output"]
+planted = w.clone()
+planted[0, 0] = 20.0
+for per_row in (False, True):
+    codes, scale = absmax(planted, per_row)
+    error = relative_error(w[1:], (codes * scale)[1:])
+    print(f"{scale.numel():>4} scales: error of the other rows {error:.1%}")
+
+# %% [markdown]
+# ## Exercise 02.1: absmax codes
+#
+# {{exercise:02.1}}
+#
+# The same for one block, in plain Python, with the case that divides by zero.
+#
+# {{hint:02.1}}
+
+# %% tags=["exercise"]
+def absmax_int8(weights):
+    """Codes and scale of a block of weights: the largest |w| becomes 127 or -127.
+
+    weights: list of float. Returns (codes, scale): a list of int, and a float for which codes times scale
+    give the weights back, nearly. A block of zeros has codes 0 and scale 0.0.
+    """
+    # BEGIN SOLUTION
+    scale = max(abs(w) for w in weights) / 127
+    if scale == 0:
+        return [0] * len(weights), 0.0
+    return [round(w / scale) for w in weights], scale
+    # END SOLUTION
+
+
+# %%
+check("02.1", absmax_int8)
+
+# %% [markdown]
+# Weights lie around 0, but what if numbers do not, as after a ReLU? A symmetric range then wastes half of the
+# codes. An **asymmetric** format spreads its codes from the smallest to the largest number, and keeps an
+# offset: as a code that stands for exactly 0 (a **zero point**), or as the smallest number itself.
+#
+# ## Exercise 02.2: a zero point
+#
+# {{exercise:02.2}}
+#
+# {{hint:02.2}}
+
+# %% tags=["exercise"]
+def zero_point(weights, bits):
+    """Asymmetric codes from 0 to 2^bits - 1, in which one code, `zero`, stands for exactly 0.
+
+    weights: list of float, not all 0. The range is from the smallest to the largest weight, widened to hold
+    0 where it does not. scale is the range over the number of steps; zero = round(-low / scale);
+    q = round(w / scale) + zero. Returns (codes, scale, zero): a list of int, a float, an int.
+    """
+    # BEGIN SOLUTION
+    low, high = min(0, *weights), max(0, *weights)
+    scale = (high - low) / (2**bits - 1)
+    zero = round(-low / scale)
+    return [round(w / scale) + zero for w in weights], scale, zero
+    # END SOLUTION
+
+
+# %%
+check("02.2", zero_point)
+
+# %% tags=["nbval-check-output"]
+lopsided = [-0.2, 0.0, 0.7, 3.0]
+codes, scale, zero = solve("02.2")(lopsided, 4)
+print("asymmetric, 4 bits:", codes, "zero is code", zero)
+print("restored:", [round((q - zero) * scale, 2) for q in codes])
+
+# %% [markdown]
+# ## Outliers in activations
+#
+# If inputs are int8 as well, the product needs no floating point inside. Inputs have their own problem: a few
+# features are many times larger than the rest. LLM.int8 multiplies features that reach 6 in 16 bits (here: as
+# they are), and everything else in int8. Look at what reaches one layer near the end of this model:
+
+# %%
+seen = {}
+layer = model.model.layers[27].mlp.down_proj
+handle = layer.register_forward_pre_hook(lambda module, inputs: seen.update(x=inputs[0][0].detach()))
+with torch.no_grad():
+    model(tokenizer(passages()[0], return_tensors="pt").input_ids[:, :128])
+handle.remove()
+x = seen["x"]                                                               # (128 tokens, 1536 features)
+
+# %% tags=["nbval-check-output"]
+right = linear(x, layer.weight.detach())
+print("largest |x| is over 50 times the typical one:", (x.abs().max() > 50 * x.abs().median()).item())
+print("features with outliers: 5% to 10%:", 0.05 < outlier_columns(x).float().mean().item() < 0.10)
+for threshold in (float("inf"), 6.0):
+    error = relative_error(right, int8_matmul(x, layer.weight.detach(), threshold))
+    print(f"threshold {threshold}: the product is off by {error:.0%}")
+
+# %% [markdown]
+# ## Exercise 02.3: find the outlier features
+#
+# {{exercise:02.3}}
+#
+# {{hint:02.3}}
+
+# %% tags=["exercise"]
+def outlier_features(activations, threshold):
+    """Which features LLM.int8 keeps in 16 bits: those in which any token reaches the threshold.
+
+    activations: list of rows, one a token, each a list of float, one a feature. A value counts if |x| is at
+    least `threshold`. Returns the places of these features, ascending, as a list of int.
+    """
+    # BEGIN SOLUTION
+    columns = zip(*activations, strict=True)
+    return [i for i, column in enumerate(columns) if any(abs(x) >= threshold for x in column)]
+    # END SOLUTION
+
+
+# %%
+check("02.3", outlier_features)
+
+# %% [markdown]
+# ## Four bits: choose the sixteen values
+#
+# With four bits there are sixteen values, and where they lie matters. Evenly spaced ones are int4. Ones
+# spaced like floating-point numbers are FP4. **NF4** puts them at quantiles of the normal distribution,
+# because most weights lie near 0. The list of values is the **code book**; a code is a place in it. Values
+# are relative to the largest |w| of a block of 64 weights, their absmax.
+
+# %% tags=["nbval-check-output"]
+print("NF4:", [round(value, 3) for value in nf4_code().tolist()])
+even = torch.arange(-7, 8) / 7
+print("steps of NF4 around 0 and at its end:", [round(d, 2) for d in nf4_code().diff()[[7, 14]].tolist()])
+print("steps of int4:", round(even.diff()[0].item(), 2))
+
+# %%
+def nearest(w, code_book, block=64):
+    """The place of the nearest value for each weight, and the absmax of each block."""
+    blocks = w.reshape(-1, block)                                           # (blocks, 64)
+    scale = blocks.abs().amax(dim=1, keepdim=True)                          # (blocks, 1)
+    distance = (blocks / scale).unsqueeze(-1) - code_book                   # (blocks, 64, 16)
+    return distance.abs().argmin(dim=-1), scale
+
+
+small = model.model.layers[0].self_attn.k_proj.weight.detach()             # (192, 576)
+codes, scale = nearest(small, nf4_code())
+restored = (nf4_code()[codes] * scale).reshape(small.shape)
+
+# %% tags=["nbval-check-output"]
+print("codes:", codes[0, :8].tolist())
+print("block of", codes.shape[1], "weights, error", f"{relative_error(small, restored):.1%}")
+
+# %% [markdown]
+# ## Exercise 02.4: look up a code
+#
+# {{exercise:02.4}}
+#
+# {{hint:02.4}}
+
+# %% tags=["exercise"]
+def nearest_codes(weights, code_book):
+    """The place in `code_book` of the value nearest to each weight, after division by the largest |w|.
+
+    weights: list of float, not all 0; code_book: list of float from -1 to 1, in any order.
+    Returns a list of int, as long as weights.
+    """
+    # BEGIN SOLUTION
+    scale = max(abs(w) for w in weights)
+    places = range(len(code_book))
+    return [min(places, key=lambda i: abs(code_book[i] - w / scale)) for w in weights]
+    # END SOLUTION
+
+
+# %%
+check("02.4", nearest_codes)
+
+# %% [markdown]
+# ## What is really stored
+#
+# Codes are not all. Every block of 64 keeps its absmax in 32 bits: half a bit more for each weight. **Double
+# quantization** stores the absmax values in 8 bits too: it subtracts their mean, and gives each 256 of them
+# one 32-bit scale.
+#
+# ## Exercise 02.5: stored bits per weight
+#
+# {{exercise:02.5}}
+#
+# {{hint:02.5}}
+
+# %% tags=["exercise"]
+def stored_bits(code_bits, block, scale_bits, group=0, group_bits=0):
+    """Bits stored for each weight, scales included.
+
+    Each block of `block` weights stores a code of `code_bits` for each weight, and one scale of `scale_bits`.
+    With double quantization, each `group` of scales also shares `group_bits`; group is 0 without it.
+    Returns a float.
+    """
+    # BEGIN SOLUTION
+    shared = group_bits / (block * group) if group else 0.0
+    return code_bits + scale_bits / block + shared
+    # END SOLUTION
+
+
+# %%
+check("02.5", stored_bits)
+
+# %% tags=["nbval-check-output"]
+plain, doubled = solve("02.5")(4, 64, 32), solve("02.5")(4, 64, 8, 256, 32)
+print(f"NF4 in blocks of 64: {plain} bits; doubly quantized: {doubled:.3f}; saved: {plain - doubled:.3f}")
+
+# %% [markdown]
+# The rest of the model is stored as well. This one's embedding is a fifth of its weights and stays in 16
+# bits, so a "4-bit model" is not a quarter of the file. (Larger models have larger layers and the same
+# vocabulary; there the ratio comes closer to a quarter.)
+
+# %% tags=["nbval-check-output"]
+whole = file_bytes(model, FORMATS["bf16"])
+for name in ("bf16", "int8 row", "nf4 64", "nf4 double", "int2"):
+    form = FORMATS[name]
+    size = file_bytes(model, form)
+    bits = weight_bits(model, form)
+    print(f"{name:<11} {bits:6.3f} bits a weight, file {size / 1e6:4.0f} MB, {size / whole:.0%} of 16-bit")
+
+# %% [markdown]
+# Is that so? Write one and look. Two codes share a byte.
+
+# %% tags=["nbval-check-output"]
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+tensors = {}
+for name, layer in linears(model).items():
+    codes, scale = lookup(layer.weight.detach(), nf4_code())
+    small_scale, second, mean = double(scale)
+    tensors |= {f"{name}.codes": pack(codes), f"{name}.absmax": small_scale}
+    tensors |= {f"{name}.absmax.scale": second, f"{name}.absmax.mean": mean.reshape(1)}
+rounded = {f"{name}.weight" for name in linears(model)}
+rest = {name: p.detach().bfloat16() for name, p in model.named_parameters() if name not in rounded}
+Path("out").mkdir(exist_ok=True)
+save_file(tensors | rest, "out/nf4.safetensors")
+size = Path("out/nf4.safetensors").stat().st_size
+print("within 1% of the count:", abs(size / file_bytes(model, FORMATS["nf4 double"]) - 1) < 0.01)
+
+# %% [markdown]
+# ## Prove it: bitsandbytes
+#
+# bitsandbytes is what QLoRA and `load_in_4bit` use. Quantize a weight of the base with both, on the CPU.
+
+# %% tags=["nbval-check-output"]
+import bitsandbytes.functional as bnb
+
+table = bnb.get_4bit_type("nf4", "cpu")
+print("code book equal to 2e-7:", torch.allclose(nf4_code(), table, rtol=0, atol=2e-7))
+packed, state = bnb.quantize_4bit(small, blocksize=64, quant_type="nf4")
+codes, scale = lookup(small, nf4_code())
+print("NF4 codes equal:", torch.equal(pack(codes), packed.flatten()))
+difference = (from_lookup(codes, scale, nf4_code()) - bnb.dequantize_4bit(packed, state)).abs().max()
+print("restored weights equal to 1e-6:", (difference < 1e-6).item())
+rows, stats, _ = bnb.int8_vectorwise_quant(small.clone())
+ours, scale = absmax(small, per_row=True)
+print("int8 codes equal in all but 1 of 1,000:", ((ours != rows).float().mean() < 1e-3).item())
+
+# %% tags=["nbval-check-output"]
+packed, state = bnb.quantize_4bit(small, blocksize=64, quant_type="nf4", compress_statistics=True)
+codes, scale = lookup(small, nf4_code())
+small_scale, second, mean = double(scale)
+apart = (small_scale.int() - state.absmax.int()).abs().float()
+print("absmax codes differ in fewer than 1%:", (apart > 0).float().mean().item() < 0.01)
+print("and by one place at most:", apart.max().item() <= 1)
+print("second scale equal:", torch.equal(second.flatten(), state.state2.absmax))
+print("mean equal:", torch.equal(mean, state.offset))
+print("error of the restored absmax values below 2%:",
+      relative_error(scale, from_double(small_scale, second, mean)) < 0.02)
+
+# %% [markdown]
+# The few absmax codes that differ lie almost midway between two values; bitsandbytes' CPU kernel sometimes
+# takes the farther one.
+#
+# ## A discovery
+#
+# Try formats on this base and something odd happens. Blocks of 32 with 4-bit codes and an offset:
+
+# %% tags=["nbval-check-output"]
+for name in ("nf4 64", "int4 asym 64", "int4 asym 32"):
+    print(f"{name:<13} error {relative_error(w, FORMATS[name].round(w)):.1%}")
+
+# %% [markdown]
+# No error at all. Look at 32 neighbouring weights, as steps from the smallest of them:
+
+# %% tags=["nbval-check-output"]
+low, step = grid(w)
+print([round(place, 2) for place in ((w.flatten()[:32] - low[0]) / step[0]).tolist()])
+everywhere = all(on_grid(layer.weight.detach()) == 1 for layer in linears(model).values())
+print("every weight of every linear layer lies on such a grid:", everywhere)
+
+# %% [markdown]
+# These weights have been 4-bit before. The checkpoint that this course ships was stored in just this format
+# (llama.cpp's Q4_1) and expanded again, so this format gets it back for free, and a comparison of formats on
+# it would be rigged. A lesson for your own work: ask where a checkpoint comes from before you compare on it.
+#
+# So compare on **dithered** weights too: add uniform noise, one grid step wide. That puts every weight about
+# as far from the grid as the original was. And compare on normally distributed numbers, which were never on a
+# grid.
+
+# %% tags=["nbval-check-output"]
+torch.manual_seed(SEED)
+gaussian = torch.randn(1024, 1024)
+holder = torch.nn.ModuleDict({"layer": torch.nn.Linear(576, 1536, bias=False)})
+holder["layer"].weight.data = w.clone()
+dithered = dither(holder, SEED)["layer"].weight.detach()
+sources = {"base": w, "dithered": dithered, "Gaussian": gaussian}
+print(f"weights still on the grid: {on_grid(dithered):.0%}")
+for name in ("int4 sym 64", "int4 asym 64", "int4 asym 32", "fp4 64", "e2m1 64", "nf4 64"):
+    errors = [relative_error(each, FORMATS[name].round(each)) for each in sources.values()]
+    bits = FORMATS[name].bits(gaussian) / gaussian.numel()
+    shown = ", ".join(f"{kind} {error:5.1%}" for kind, error in zip(sources, errors, strict=True))
+    print(f"{name:<13} {bits} bits: {shown}")
+
+# %% [markdown]
+# Two kinds of FP4 are there: E2M1, which hardware has, and the one in bitsandbytes, which wastes a value near
+# 0.
+#
+# ## Who wins at equal bits?
+#
+# NF4 beats FP4 and symmetric int4 at 4.5 bits. Asymmetric int4 has the same 4.5 bits, as two 16-bit numbers a
+# block instead of one of 32. To be fair, give every kind its best layout: other blocks, 16-bit scales, scales
+# of two levels. The asymmetric int4 with two levels is the layout of llama.cpp's Q4_K.
+
+# %% tags=["nbval-check-output"]
+for level, kinds in LEVELS.items():
+    print(f"at {level}:")
+    names = [name for kind in kinds.values() for name in kind]
+    errors = {name: relative_error(gaussian, FORMATS[name].round(gaussian)) for name in names}
+    for name in sorted(errors, key=errors.get)[:4]:
+        print(f"  {errors[name]:5.2%}  {name:<24} {FORMATS[name].about}")
+
+# %% [markdown]
+# So on weight error the answer depends on the budget. At the 4.13 bits that QLoRA uses NF4 is best; with 4.5
+# bits to spend, evenly spaced values with an offset and small blocks are better. This is the error of
+# weights. What counts is what the model says.
+#
+# ## Perplexity
+#
+# **Perplexity** is e to the loss on plain text (187 passages written for this course, which the base has not
+# seen): the lower the better. On a CPU only a few passages are read; the figure shows the recorded run on all
+# of them. Restored weights go into the model in 32 bits: only the rounding counts here. Compare within a
+# column: dither is noise, and costs something itself.
+
+# %%
+texts = passages()[: numbers.passages]
+
+
+def perplexities(model):
+    """Perplexity of a model as it is, and with its linear layers rounded to each format."""
+    exact = {place: layer.weight.data for place, layer in linears(model).items()}
+    found = {}
+    for name in ("not rounded", *numbers.formats):
+        for place, layer in linears(model).items():
+            layer.weight.data = FORMATS[name].round(exact[place]) if name in FORMATS else exact[place]
+        found[name] = perplexity(model, tokenizer, texts, batch_size=16, progress=False).perplexity
+    for place, layer in linears(model).items():
+        layer.weight.data = exact[place]
+    return found
+
+
+model = load_model()
+live = {"base": perplexities(model), "dithered": perplexities(dither(model, SEED))}
+for name, found in live["base"].items():
+    print(f"{name:<13} base {found:10.2f}   dithered {live['dithered'][name]:10.2f}")
+
+# %% tags=["nbval-check-output"]
+for name, found in live.items():
+    print(f"{name}, int4 in blocks of 32 changes nothing:", found["int4 asym 32"] == found["not rounded"])
+print("NF4 costs less than a third:", live["base"]["nf4 double"] < 1.33 * live["base"]["not rounded"])
+
+# %%
+quant_report.plot()
+
+# %% [markdown]
+# Every format that the recorded run tried, on the base, on five dithered bases and on Gaussian matrices:
+
+# %%
+print("\n".join(quant_report.format_table()))
+
+# %% [markdown]
+# ## Two or three bits: rounding is not enough
+#
+# With four values for each weight the base is destroyed. **Quantization-aware training** rounds in every
+# forward pass and trains the exact weights behind the rounding. But rounding is flat: its gradient is 0
+# almost everywhere. The **straight-through estimator** acts, in the backward pass only, as if rounding were
+# not there.
+
+# %% tags=["nbval-check-output"]
+exact = torch.tensor([0.3, 1.2, -0.7], requires_grad=True)
+torch.round(exact).sum().backward()
+print("gradient through rounding:", exact.grad.tolist())
+exact.grad = None
+through = exact + (torch.round(exact) - exact).detach()   # the value of one, the gradient of the other
+through.sum().backward()
+print("straight through:         ", exact.grad.tolist(), "at", through.tolist())
+same = straight_through(exact, torch.round(exact))
+print("labkit's gives the same:", torch.equal(same, torch.round(exact)))
+
+# %%
+class Rounded(torch.nn.Linear):
+    """A linear layer that multiplies with rounded weights and trains the exact ones."""
+
+    def forward(self, x):
+        rounded = FORMATS["int2"].round(self.weight)
+        return linear(x, self.weight + (rounded - self.weight).detach(), self.bias)
+
+
+# %% [markdown]
+# That is all of it, and `RoundedLinear` is the same for any format. `fit` trains such a model as it is.
+#
+# Three arms, on support tickets: 16 bits; the same model, rounded to 2 bits **after training**; and training
+# that rounds to 2 bits all along. Same rows, steps and learning rate. The start is the dithered base.
+
+# %%
+BITS = "int2"
+data = load("tickets")
+held_out = data["test"].select(range(numbers.rows))
+settings = dict(steps=numbers.steps, lr=numbers.lr, batch=numbers.batch, length=numbers.length, seed=SEED)
+loss, runs = {}, {}
+
+model.requires_grad_(True)                                                  # dithered already
+runs["16 bits"] = fit(model, data["train"], tokenizer, **settings)
+loss["16 bits"] = answer_loss(model, tokenizer, held_out)
+loss["rounded after training"] = answer_loss(round_linears(model, FORMATS[BITS]), tokenizer, held_out)
+
+model = dither(load_model(), SEED).requires_grad_(True)
+replace_linears(model, RoundedLinear, FORMATS[BITS].round)
+loss["rounded, untrained"] = answer_loss(model, tokenizer, held_out)
+runs["rounded in training"] = fit(model, data["train"], tokenizer, **settings)
+loss["rounded in training"] = answer_loss(model, tokenizer, held_out)
+
+# %%
+for name, value in loss.items():
+    print(f"{value:7.3f} nats per answer token: {name}")
+late = loss["rounded after training"]
+closed = (late - loss["rounded in training"]) / (late - loss["16 bits"])
+print(f"training through the rounding closes {closed:.0%} of the gap, in {numbers.steps} steps")
+
+# %% tags=["nbval-check-output", "smoke-skip-compare"]
+print("rounding after training costs over 5 nats:", loss["rounded after training"] > loss["16 bits"] + 5)
+print("training through it closes part of the gap:", closed > 0)
+layer = model.model.layers[0].mlp.up_proj
+print("what is trained is what is stored:", torch.equal(layer.rounded(), FORMATS[BITS].round(layer.weight)))
+
+# %% [markdown]
+# The CPU budget is a few steps; the recorded runs train longer, at 3 and at 2 bits, with three seeds and a
+# learning rate tuned for each arm. Mind what is measured: training on tickets brings back tickets. It does
+# not promise the rest of what the model knew.
+
+# %%
+print("\n".join(quant_report.training_table()))
+
+# %% [markdown]
+# ## The same run as the field writes it
+#
+# The layers are ordinary modules, so any trainer takes them. trl, same rows a step, without packing:
+
+# %% tags=["gpu"]
+# %%gpu
+from trl import SFTConfig, SFTTrainer
+
+config = SFTConfig(
+    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=numbers.lr,
+    warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
+    max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
+)  # fmt: skip
+theirs = dither(load_model(), SEED).requires_grad_(True)
+replace_linears(theirs, RoundedLinear, FORMATS[BITS].round)
+trainer = SFTTrainer(
+    theirs, config, train_dataset=data["train"].select_columns(["prompt", "completion"]),
+    processing_class=tokenizer,
+)  # fmt: skip
+seconds = trainer.train().metrics["train_runtime"]
+ours = runs["rounded in training"]
+print(f"trl: {answer_loss(trainer.model, tokenizer, held_out):.3f} nats after {seconds:.0f} s of training")
+print(f"fit: {loss['rounded in training']:.3f} nats after {ours.seconds:.0f} s of training")
+
+# %% [markdown]
+# ## Three values: BitLinear
+#
+# log2(3) is 1.58: weights of -1, 0 and 1. **BitNet b1.58** trains such models from the start. Its scale is
+# the mean
+# |w|, and inputs are rounded to int8, one scale a token, so that the product needs additions only.
+#
+# ## Exercise 02.6: three values
+#
+# {{exercise:02.6}}
+#
+# {{hint:02.6}}
+
+# %% tags=["exercise"]
+def ternary_codes(weights):
+    """Codes -1, 0 and 1 as in BitNet b1.58: divide by the mean |w|, round, clip.
+
+    weights: list of float, not all 0. Returns (codes, scale): a list of int, and the mean |w|, a float.
+    """
+    # BEGIN SOLUTION
+    scale = sum(abs(w) for w in weights) / len(weights)
+    return [max(-1, min(1, round(w / scale))) for w in weights], scale
+    # END SOLUTION
+
+
+# %%
+check("02.6", ternary_codes)
+
+# %%
+class Bit(torch.nn.Linear):
+    """Ternary weights, 8-bit inputs, both rounded straight through."""
+
+    def forward(self, x):
+        scale = self.weight.abs().mean()
+        w = straight_through(self.weight, torch.round(self.weight / scale).clamp(-1, 1) * scale)
+        step = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-5) / 127
+        x = straight_through(x, torch.round(x / step) * step)
+        return linear(x, w, self.bias)
+
+
+# %% [markdown]
+# Equal to labkit's and to transformers' own layer, forward and backward:
+
+# %% tags=["nbval-check-output"]
+from transformers.integrations.bitnet import AutoBitLinear
+
+torch.manual_seed(SEED)
+layers = [Bit(64, 32, bias=False), BitLinear(64, 32, bias=False),
+          AutoBitLinear(64, 32, bias=False, online_quant=True)]  # fmt: skip
+inputs = torch.randn(8, 64)
+outputs, gradients = [], []
+with torch.compiler.set_stance("force_eager"):
+    for layer in layers:
+        layer.weight.data = layers[0].weight.data
+        outputs.append(layer(inputs))
+        gradients.append(torch.autograd.grad(outputs[-1].square().sum(), layer.weight)[0])
+print("outputs equal to 1e-5:", all(torch.allclose(outputs[0], each, atol=1e-5) for each in outputs))
+print("gradients equal to 1e-4:", all(torch.allclose(gradients[0], each, atol=1e-4) for each in gradients))
+print("values in use:", ternary(layers[0].weight)[0].unique().tolist())
+
+# %% [markdown]
+# Train one from random weights, and a 16-bit twin with the same start, rows and steps. It has far fewer
+# weights than the base; the loss is on every token, messages too. So few steps only show that it trains:
+# which of the twins ends lower says nothing yet.
+
+# %%
+from transformers import LlamaConfig, LlamaForCausalLM
+
+shape = LlamaConfig(
+    vocab_size=len(tokenizer), hidden_size=numbers.twin_width, intermediate_size=2 * numbers.twin_width,
+    num_hidden_layers=numbers.twin_layers, num_attention_heads=4, num_key_value_heads=2,
+    tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+)  # fmt: skip
+twins = {}
+for name in ("16 bits", "ternary"):
+    torch.manual_seed(SEED)
+    twin = LlamaForCausalLM(shape).to(device())
+    if name == "ternary":
+        replace_linears(twin, BitLinear)
+    twins[name] = fit(twin, data["train"], tokenizer, steps=numbers.twin_steps, lr=numbers.twin_lr,
+                      batch=numbers.twin_batch, length=512, prompt_loss_weight=1.0, seed=SEED)  # fmt: skip
+
+# %%
+title = f"Twins from random weights, {numbers.twin_steps} steps"
+fig, axes = plots.figure(title, "step", "loss per token (nats)")
+for (name, run), style, colour in zip(twins.items(), ("-", "--"), plots.COLOURS, strict=False):
+    axes.plot(range(1, run.steps + 1), run.losses, style, color=colour, label=name)
+axes.legend(frameon=False)
+ends = {name: sum(run.losses[-5:]) / len(run.losses[-5:]) for name, run in twins.items()}
+finding = ", ".join(f"{name} ends at {end:.2f}" for name, end in ends.items())
+plots.show(fig, f"Line plot of training loss: {finding}.")
+
+# %% tags=["nbval-check-output", "smoke-skip-compare"]
+for name, run in twins.items():
+    print(f"{name}: the loss fell by more than a third:", ends[name] < run.losses[0] * 2 / 3)
+
+# %% [markdown]
+# ## Fewer bits, not faster arithmetic
+#
+# A 4-bit layer first restores its weights to 16 bits, then multiplies in 16 bits. So a large product gets no
+# faster. Reading one token at a time is another matter: there the time goes into reading the weights.
+
+# %% tags=["gpu"]
+# %%gpu
+import bitsandbytes
+from torch.utils.benchmark import Timer
+
+plain = torch.nn.Linear(4096, 11008, bias=False).to("cuda", torch.bfloat16)
+four = bitsandbytes.nn.Linear4bit(4096, 11008, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+four.weight = bitsandbytes.nn.Params4bit(plain.weight.data.clone(), requires_grad=False, quant_type="nf4")
+four = four.to("cuda")
+for tokens in (1, 4096):
+    x = torch.randn(tokens, 4096, device="cuda", dtype=torch.bfloat16)
+    times = [Timer("layer(x)", globals={"layer": layer, "x": x}).blocked_autorange(min_run_time=0.5).median
+             for layer in (plain, four)]  # fmt: skip
+    print(f"{tokens:>5} tokens: bf16 {1e3 * times[0]:.3f} ms, NF4 {1e3 * times[1]:.3f} ms,",
+          f"ratio {times[1] / times[0]:.2f}")
+
+# %%
+record(seed=SEED, perplexity=live["base"]["not rounded"], perplexity_nf4=live["base"]["nf4 double"],
+       loss_16_bits=loss["16 bits"], loss_after=loss["rounded after training"],
+       loss_in_training=loss["rounded in training"], training_seconds=runs["16 bits"].seconds,
+       twin_16_bits=ends["16 bits"], twin_ternary=ends["ternary"])  # fmt: skip
+
+# %% [markdown]
+# ## What the field says, measured
+#
+# - int8 halves and 4-bit quarters 16-bit weights (claim quant-bytes).
+# - NF4 loses less than FP4 and int4 at equal bits (quant-nf4): least favourable of 4.5 and 4.13 bits, and of
+#   dithered and Gaussian weights, the best layout of each kind; perplexity on dithered bases.
+# - Double quantization saves about 0.37 bit per weight (quant-dq).
+# - Training with simulated low precision recovers quality lost by rounding (quant-qat): the smaller share of
+#   2 and 3 bits.
+# - 1.58-bit training can be stable (quant-ternary).
+# - 4-bit weights are storage, not faster arithmetic (quant-slow).
+
+# %% tags=["nbval-check-output"]
+claims("02")
+
+# %% [markdown]
+# ## Take-away
+#
+# - A scale shared by many weights is set by the worst of them: use blocks, and count the bits that scales
+#   take.
+# - Compare formats at equal *stored* bits, with the same freedom of layout for each.
+# - Know where a checkpoint comes from: this one lies on the grid of one format, which then looks perfect.
+# - At two bits rounding destroys a model; training through the rounding brings much of it back.
+# - 4-bit weights save memory. The arithmetic is still done in 16 bits.
+#
+# **Read:** Dettmers et al., *QLoRA* (2023), section 3, and *LLM.int8()* (2022). Ma et al., *The Era of 1-bit
+# LLMs* (2024). Yoshida, *NF4 Isn't Information Theoretically Optimal (and that's Good)* (2023).
+#
+# **Next:** 03_data asks which rows to train on; 06_qlora trains adapters on such a 4-bit base.
