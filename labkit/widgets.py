@@ -1,5 +1,6 @@
 """The memory calculator: choose a step, see what it takes, which cards it fits, what would make it fit."""
 
+import base64
 import html
 
 from labkit.errors import LabkitError
@@ -99,7 +100,7 @@ def _panel(setting):
     }
     for name, control in made.items():
         control.description, control.style = CHOICES[name], wide
-    picture, words = w.Image(format="png"), w.HTML()
+    words = w.HTML()
 
     def show(_=None):
         from labkit import plots
@@ -114,11 +115,12 @@ def _panel(setting):
             return
         title = f"{chosen.shape.name}: {whole:.1f} GB for the whole process"
         figure, alt = _bars({chosen.method: chosen}, title)
-        picture.value, picture.tooltip = plots.png(figure), alt
-        words.value = f"<pre>{html.escape(chr(10).join(lines))}</pre>"
+        picture = base64.b64encode(plots.png(figure)).decode()
+        image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+        words.value = f"{image}<pre>{html.escape(chr(10).join(lines))}</pre>"
 
     for control in made.values():
         control.observe(show, "value")
     show()
     controls = list(made.values())
-    return w.VBox([w.HBox([w.VBox(controls[:4]), w.VBox(controls[4:])]), picture, words])
+    return w.VBox([w.HBox([w.VBox(controls[:4]), w.VBox(controls[4:])]), words])

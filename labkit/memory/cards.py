@@ -50,8 +50,25 @@ def first_change(setting, card):
             continue
         names, tried = [*names, name], changed
         if fits(tried, card):
-            return names, tried
+            return _needed(setting, names, card)
     return None, None
+
+
+def _needed(setting, names, card):
+    """Of changes that together are enough, those that cannot be left out: (names, the changed setting)."""
+    by_name = dict(CHANGES)
+
+    def made(kept):
+        changed = setting
+        for name in kept:
+            changed = _changed(changed, by_name[name]) or changed
+        return changed
+
+    for name in list(names):
+        without = [other for other in names if other != name]
+        if fits(made(without), card):
+            names = without
+    return names, made(names)
 
 
 def _changed(setting, change):
