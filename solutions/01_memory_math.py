@@ -319,8 +319,8 @@ bars(big, "7B weights, 1 x 512 tokens: gradients and states are what freezing sa
 #
 # ## Prove
 #
-# The same step once more, without any formula: run the real model on **fake tensors**, which have a shape and
-# no numbers, and note every tensor that is made and freed. It works on a laptop for any size.
+# The same step once more, without any formula: run the real model on tensors that have a shape and an address
+# but no memory behind them, and note each that is made and freed. It works on a laptop for any size.
 
 # %%
 rows = []
@@ -366,7 +366,7 @@ record(seed=SEED, full_peak=full.peak_bytes, lora_peak=lora.peak_bytes)
 #
 # On a card, `measure` runs the plain step of transformers in a process of its own, and reports what torch
 # allocated, what it reserved from the card (it keeps freed pieces for later), and what the whole process
-# took, the CUDA context included. Without a GPU you see what the recorded run printed.
+# took, the CUDA context included. Without a GPU you see what the recorded run printed, once there is one.
 
 # %% tags=["gpu"]
 # %%gpu

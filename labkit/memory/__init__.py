@@ -1,4 +1,4 @@
-"""What a training step takes: predicted by formula, traced on fake tensors, measured on a card.
+"""What a training step takes: predicted by formula, traced on tensors without memory, measured on a card.
 
 Three engines, one question (a `Setting`), one form of answer (a `Report`, in bytes).
 """
