@@ -1,7 +1,7 @@
 """`%%gpu`: run a cell where there is a GPU, elsewhere print what the recorded run printed.
 
-Only text is recorded (printed lines and the text form of displayed objects); a figure drawn in a
-`%%gpu` cell is shown on the GPU machine and not elsewhere.
+Only text is recorded (printed lines and the text form of displayed objects, widgets apart); a figure drawn
+in a `%%gpu` cell is shown on the GPU machine and not elsewhere.
 """
 
 import ast
@@ -109,7 +109,9 @@ def _run(cell):
 
 
 def _as_text(data):
-    """The text of displayed data, a dict by mime type."""
+    """The text of displayed data, a dict by mime type; none for a widget: a progress bar is no result."""
+    if "application/vnd.jupyter.widget-view+json" in data:
+        return ""
     if any(kind.startswith("image/") for kind in data):
         return "(a figure, shown on the GPU machine only)\n"
     return (data.get("text/markdown") or data.get("text/plain", "")) + "\n"

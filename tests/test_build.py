@@ -403,6 +403,17 @@ def test_a_gpu_cell_is_recorded_on_a_card_and_read_out_elsewhere(shell, monkeypa
     assert "no recorded run" in capsys.readouterr().out
 
 
+def test_a_progress_bar_is_no_part_of_what_a_gpu_cell_printed(shell, monkeypatch, tmp_path):
+    record, widget = tmp_path / "r.json", "application/vnd.jupyter.widget-view+json"
+    monkeypatch.setenv("LABKIT_RECORD", str(record))
+    monkeypatch.setattr(magic, "_has_gpu", lambda: True)
+    bar = {"text/plain": "0%| |", widget: {}}
+    source = f"for data in ({bar}, {{'text/plain': 'kept'}}):\n    shell.display_pub.publish(data)"
+    shell.user_ns["shell"] = shell
+    shell.run_cell_magic("gpu", "", source)
+    assert list(json.loads(record.read_text())[magic.KEY].values()) == ["kept\n"]
+
+
 def test_a_failing_gpu_cell_raises_and_records_nothing(shell, monkeypatch, tmp_path):
     record = tmp_path / "r.json"
     monkeypatch.setenv("LABKIT_RECORD", str(record))
