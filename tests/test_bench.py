@@ -1,38 +1,38 @@
 """Benchmark jobs: side by side, resumed, and loud when one fails."""
 
-import subprocess
-import sys
+import multiprocessing
+import os
+from types import SimpleNamespace
 
 import pytest
 
 from labkit.bench import families, form_json, jobs, main
 from labkit.errors import LabkitError
-
-WRITES = "import json, sys; json.dump({'name': sys.argv[1]}, open(sys.argv[2], 'w'))"
-FAILS = "print('the disk is on fire'); raise SystemExit(3)"
+from labkit.paths import ROOT
 
 
 @pytest.fixture
 def started(monkeypatch):
-    """Replace real jobs by tiny ones; returns the names started, in order."""
-    names = []
+    """Replace real jobs by ones that are done at once; returns (name, card) of those started, in order."""
+    found = []
 
     def start(bench, name, folder, card):
-        names.append(name)
-        with open(folder / f"{name}.log", "w") as log:
-            code = FAILS if name.startswith("bad") else WRITES
-            command = [sys.executable, "-c", code, name, str(jobs.result_file(folder, name))]
-            return subprocess.Popen(command, stdout=log, stderr=log)
+        found.append((name, card))
+        bad = name.startswith("bad")
+        (folder / f"{name}.log").write_text("the disk is on fire" if bad else "")
+        if not bad:
+            jobs.write(folder, name, {"name": name})
+        return SimpleNamespace(exitcode=3 if bad else 0, kill=lambda: None)
 
     monkeypatch.setattr(jobs, "_start", start)
-    return names
+    return found
 
 
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_every_job_runs_once_however_many_run_side_by_side(started, tmp_path, count):
     results = jobs.run("x", ["a", "b", "c"], tmp_path, count)
     assert results == {name: {"name": name} for name in "abc"}
-    assert sorted(started) == ["a", "b", "c"]
+    assert started == [("a", None), ("b", None), ("c", None)]
 
 
 @pytest.mark.parametrize(("visible", "count", "found"), [
@@ -47,22 +47,35 @@ def test_jobs_may_use_the_cards_that_are_visible(monkeypatch, visible, count, fo
     assert jobs.cards() == found
 
 
-def test_jobs_spread_over_the_cards_and_each_sees_one(monkeypatch, tmp_path):
-    code = "import json, os, sys; json.dump(os.environ['CUDA_VISIBLE_DEVICES'], open(sys.argv[1], 'w'))"
-    real = subprocess.Popen
-
-    def popen(command, **options):
-        return real([sys.executable, "-c", code, str(jobs.result_file(tmp_path, command[-3]))], **options)
-
+def test_jobs_spread_over_the_cards(monkeypatch, started, tmp_path):
     monkeypatch.setattr(jobs, "cards", lambda: ["3", "7"])
-    monkeypatch.setattr(subprocess, "Popen", popen)
-    assert jobs.run("x", ["a", "b", "c", "d"], tmp_path, 2) == {"a": "3", "b": "7", "c": "3", "d": "7"}
+    monkeypatch.setattr(jobs.time, "sleep", lambda _: None)
+    jobs.run("x", ["a", "b", "c", "d", "e"], tmp_path, 2)
+    assert started == [("a", "3"), ("b", "7"), ("c", "3"), ("d", "7"), ("e", "3")]
+
+
+def test_a_job_sees_its_card_and_prints_to_its_log(monkeypatch, tmp_path):
+    def command(given):
+        print(given, os.environ["CUDA_VISIBLE_DEVICES"], os.getcwd())
+        return 5
+
+    monkeypatch.setattr("labkit.__main__.main", command)
+    log = tmp_path / "a.log"
+    process = multiprocessing.get_context("fork").Process(target=jobs._work, args=(["bench", "x"], log, "7"))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 5 and log.read_text() == f"['bench', 'x'] 7 {ROOT}\n"
+
+
+def test_a_real_job_is_a_process_whose_failure_is_told(tmp_path):
+    with pytest.raises(LabkitError, match="job a of nonsense failed(.|\n)*form-json"):
+        jobs.run("nonsense", ["a"], tmp_path)
 
 
 def test_a_second_run_does_only_what_is_missing(started, tmp_path):
     jobs.run("x", ["a", "b"], tmp_path)
     jobs.run("x", ["a", "b", "c"], tmp_path)
-    assert started == ["a", "b", "c"]
+    assert [name for name, _ in started] == ["a", "b", "c"]
 
 
 def test_a_failing_job_is_named_with_its_output_and_the_finished_ones_are_kept(started, tmp_path):

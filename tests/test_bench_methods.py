@@ -44,7 +44,7 @@ def world(monkeypatch, tmp_path):
         made.started.append(name)
         (folder / f"{name}.log").write_text("Killed")
         code = -9 if methods._method_of(name) in made.kill else methods._one(folder, name)
-        return SimpleNamespace(poll=lambda: code, returncode=code, kill=lambda: None)
+        return SimpleNamespace(exitcode=code, kill=lambda: None)
 
     monkeypatch.setattr(methods, "job", job)
     monkeypatch.setattr(jobs, "_start", start)

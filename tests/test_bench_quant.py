@@ -65,7 +65,7 @@ def world(monkeypatch, tmp_path):
         made.started.append(name)
         (folder / f"{name}.log").write_text("")
         code = quant.main(["--job", name, "--folder", str(folder)])
-        return SimpleNamespace(poll=lambda: code, returncode=code, kill=lambda: None)
+        return SimpleNamespace(exitcode=code, kill=lambda: None)
 
     monkeypatch.setattr(quant, "job", job)
     monkeypatch.setattr(jobs, "_start", start)

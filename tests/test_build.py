@@ -410,7 +410,7 @@ def test_a_progress_bar_is_no_part_of_what_a_gpu_cell_printed(shell, monkeypatch
     bar = {"text/plain": "0%| |", widget: {}}
     source = f"for data in ({bar}, {{'text/plain': 'kept'}}):\n    shell.display_pub.publish(data)"
     shell.user_ns["shell"] = shell
-    monkeypatch.setattr(shell.display_pub, "publish", lambda *_, **__: None)  # as in a kernel: nothing printed
+    monkeypatch.setattr(shell.display_pub, "publish", lambda *_, **__: None)  # kernels print nothing
     shell.run_cell_magic("gpu", "", source)
     assert list(json.loads(record.read_text())[magic.KEY].values()) == ["kept\n"]
 

@@ -1,21 +1,18 @@
 """Measuring on a card, each in a process of its own."""
 
-import json
 import subprocess
 import sys
 
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.memory import Report, Setting, measure, predict, trace
+from labkit.memory import Setting, measure, predict, trace
+from labkit.memory.apart import measure_apart
 from labkit.paths import ROOT
 
 
 def measured(**fields):
-    command = [sys.executable, "-m", "labkit.memory.measure", json.dumps({"shape": "smollm2-135m", **fields})]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return Report.from_dict(json.loads(done.stdout.splitlines()[-1]))
+    return measure_apart(Setting("smollm2-135m", **fields))  # other tests of this process hold the card
 
 
 @pytest.mark.gpu

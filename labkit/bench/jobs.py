@@ -1,11 +1,12 @@
 """Jobs side by side: each a process of its own that leaves one file, so that a stopped run goes on.
 
-On a machine with several GPUs the jobs spread over them; each job sees one.
+On a machine with several GPUs the jobs spread over them; each job sees one. Jobs are forked from a server
+that has imported torch and transformers and touched no card: importing takes longer than many a job.
 """
 
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,9 @@ from tqdm import tqdm
 
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
+
+# Nothing here may touch a card when imported: a process forked after that cannot use it (bitsandbytes does).
+PRELOADED = ["torch", "transformers.models.llama.modeling_llama", "datasets", "labkit.__main__"]
 
 
 def run(bench, names, folder, jobs=1, digest=None):
@@ -35,11 +39,11 @@ def run(bench, names, folder, jobs=1, digest=None):
                 name, card = waiting.pop(0), free.pop(0)
                 running[name] = _start(bench, name, folder, card), card
             for name, (process, card) in list(running.items()):
-                if process.poll() is None:
+                if process.exitcode is None:
                     continue
                 del running[name]
                 free.append(card)
-                if process.returncode:
+                if process.exitcode:
                     log = (folder / f"{name}.log").read_text(errors="replace")
                     raise LabkitError(f"job {name} of {bench} failed; its output ends:\n{log[-2000:]}")
                 bar.update()
@@ -78,7 +82,29 @@ def result_file(folder, name):
 
 
 def _start(bench, name, folder, card):
-    command = [sys.executable, "-m", "labkit", "bench", bench, "--job", name, "--folder", str(folder)]
-    environment = os.environ | ({} if card is None else {"CUDA_VISIBLE_DEVICES": card})
-    with open(folder / f"{name}.log", "w") as log:
-        return subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=environment)
+    """Start a job; returns its multiprocessing.Process."""
+    command = ["bench", bench, "--job", name, "--folder", str(folder.resolve())]
+    process = _context().Process(target=_work, args=(command, folder.resolve() / f"{name}.log", card))
+    process.start()
+    return process
+
+
+def _context():
+    forking = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forking else "spawn")
+    if forking:
+        context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def _work(command, log, card):
+    """The job's process: what it prints goes to its log, and it sees one card."""
+    with open(log, "w") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
+    if card is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = card
+    os.chdir(ROOT)
+    from labkit.__main__ import main
+
+    sys.exit(main(command))

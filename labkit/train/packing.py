@@ -151,9 +151,15 @@ def collate(encoded, bins, length, pad=0, room=None):
 def room_for(encoded, plans):
     """The sizes of `counted` and `boundaries` that are enough for each of these lists of bins.
 
-    Rounded up, so that another plan over like rows needs the same.
+    Rounded up, by an eighth at most, so that another plan over like rows needs the same.
     """
     weighty = [sum(weight != 0 for weight in row.weights[1:]) for row in encoded]
     counted = max(sum(weighty[number] for numbers in bins for number in numbers) for bins in plans)
     boundaries = max(sum(len(numbers) + 1 for numbers in bins) + 1 for bins in plans)
-    return -(-counted // 256) * 256, -(-boundaries // 64) * 64
+    return _rounded_up(counted, 256), _rounded_up(boundaries, 64)
+
+
+def _rounded_up(count, least):
+    """The next multiple of `least`, or of an eighth of the power of two below `count` if that is more."""
+    step = max(least, 2 ** (count.bit_length() - 1) // 8)
+    return -(-count // step) * step
