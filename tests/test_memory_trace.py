@@ -186,10 +186,10 @@ def test_65b_in_nf4_is_near_35_gb():
     tracker.phase = LOAD
     with tracker:
         model = build_model(Setting("65b", method="qlora", precision="bf16"), torch.device("cpu"))
-        taken, _, moment = replay.peak(tracker.events)
+        played = replay.play(tracker.events)
     adapters = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
-    assert 34e9 < taken - adapters < 36e9
-    assert moment == "load"
+    assert 34e9 < played.allocated - adapters < 36e9
+    assert played.phase == "load"
 
 
 # ---- what else a trace says -------------------------------------------------------------------------------
@@ -326,5 +326,26 @@ def test_free_neighbours_merge_and_a_hole_too_small_does_not_serve():
 def test_the_peak_counts_a_kernels_own_room_for_its_length():
     stay, room = Storage(512, "weights", "load", ""), Storage(1024, "workspace", "backward", "")
     events = [Event("take", stay, "load"), Event("touch", room, "backward")]
-    assert replay.peak(events) == (1536, {"weights": 512, "workspace": 1024}, "backward")
-    assert replay.peak(events[:1]) == (512, {"weights": 512}, "load")
+    played = replay.play(events)
+    assert (played.allocated, played.held) == (1536, {"weights": 512, "workspace": 1024})
+    assert (played.phase, played.reserved) == ("backward", 2**21)
+    assert replay.play(events[:1]).allocated == 512
+    assert replay.play([*events, Event("give back", stay, "backward")]).allocated == 1536
+    assert replay.play([*events[:1], Event("give back", stay, "load"), events[1]]).allocated == 1024
+
+
+@pytest.mark.parametrize(("mib", "allocated"), [(6.5, 20.0), (6.25, 18.75)])
+def test_a_block_whose_rest_is_not_worth_splitting_off_counts_whole(mib, allocated):
+    """Three in a segment of 20 MiB: 0.5 MiB stays with the last, 1.25 MiB does not."""
+    events = [Event("take", Storage(int(mib * 2**20), "weights", "load", ""), "load") for _ in range(3)]
+    played = replay.play(events)
+    assert played.allocated == played.held["weights"] == allocated * 2**20
+    assert played.reserved == 20 * 2**20
+
+
+def test_cublas_workspaces_come_before_all_else_as_when_measured():
+    made = [Storage(512, "weights", LOAD, "empty"), Storage(2**25, "workspace", "forward", "cuBLAS"),
+            Storage(512, "activations", "forward", "mm")]  # fmt: skip
+    events = [Event("take", storage, storage.phase) for storage in made]
+    order = [event.storage.made_by for event in tracing.steps(events)]
+    assert order[:3] == ["cuBLAS", "empty", "mm"] and order.count("cuBLAS") == 1

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from labkit.memory.tape import rounded
 
 MiB = 2**20
-LOST = (1.2, 0.046, 0.1)  # see `reserved`
+LOST = (0.75, 0.027, 0.25)  # see `reserved`
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Machine:
     name: str
 
 
-# Context: an estimate, to be calibrated by a measurement. Workspace: 64 MiB were seen after forward and
-# backward, which is 32 MiB (compute capability 9.0, aten/src/ATen/cuda/CublasHandlePool.cpp) for the main
-# thread and as much for autograd's.
-H100 = Machine(context=520 * MiB, workspace=32 * MiB, name="one H100 or H200, CUDA 13")
+# Context: seen in 16 steps on an H200 (763 MiB; 747 where nothing ran in 16 bits). Workspace: 64 MiB were seen
+# after forward and backward, which is 32 MiB (compute capability 9.0, aten/src/ATen/cuda/CublasHandlePool.cpp)
+# for the main thread and as much for autograd's.
+H100 = Machine(context=763 * MiB, workspace=32 * MiB, name="one H100 or H200, CUDA 13")
 
 
 def flash_backward(rows, seq, keys, heads, kv_heads, head_dim, item):
@@ -68,10 +68,10 @@ def attention_kernel(attention, item, grouped, masked):
 def reserved(peak, logits, activations, gradients):
     """About what torch's caching allocator has taken from the card when `peak` bytes live.
 
-    What it holds beyond them are segments cached in sizes that nobody asks for again. A rule fitted to 70
+    What it holds beyond them are segments cached in sizes that nobody asks for again. A rule fitted to 177
     steps (base, 1B and 7B shapes) whose every request was played through a copy of the allocator: shares of
     one fp32 copy of the `logits`, of the `activations` and of the `gradients` alive at the peak. Its error
-    there: median 3.5%, 95th percentile 11%, worst 19%; `labkit.memory.trace` plays the requests themselves.
+    there: median 1.5%, 95th percentile 7%, worst 13%; `labkit.memory.trace` plays the requests themselves.
     """
     lost = sum(share * size for share, size in zip(LOST, (logits, activations, gradients), strict=True))
     return _up(int(peak + lost), 2 * MiB)

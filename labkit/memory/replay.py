@@ -2,39 +2,13 @@
 
 from bisect import bisect_left, insort
 from collections import Counter
+from dataclasses import dataclass
 
 from labkit.memory.tape import rounded
 
 ROUND = 512  # bytes: every block is a multiple
 SMALL, SMALL_SEGMENT = 2**20, 2 * 2**20  # up to 1 MiB: blocks share segments of 2 MiB
 LARGE_SEGMENT, OWN_SEGMENT = 20 * 2**20, 10 * 2**20  # below 10 MiB: segments of 20 MiB; beyond, one each
-
-
-def peak(events):
-    """(bytes at the peak, {category: bytes} there, the phase it lies in) of a list of `tracker.Event`."""
-    current = best = 0
-    where = -1
-    for place, event in enumerate(events):
-        size = rounded(event.storage.bytes)
-        if event.what == "give back":
-            current -= size
-            continue
-        if current + size > best:
-            best, where = current + size, place
-        if event.what == "take":
-            current += size
-    held = Counter()
-    for place, event in enumerate(events[: where + 1]):
-        size = rounded(event.storage.bytes)
-        if event.what == "give back":
-            held[event.storage.category] -= size
-        elif event.what == "take" or place == where:
-            held[event.storage.category] += size
-    return (
-        best,
-        {name: size for name, size in held.items() if size},
-        events[where].phase if events else "load",
-    )
 
 
 class Allocator:
@@ -100,16 +74,48 @@ class Allocator:
         del self.ends[segment, start], self.starts[segment, start + size]
 
 
-def reserve(events):
-    """Bytes that torch's allocator would take from the card for these events."""
-    allocator, handles = Allocator(), {}
-    for event in events:
+@dataclass
+class Played:
+    """What playing events through the allocator shows, in bytes.
+
+    allocated   at the peak, whole blocks: what torch.cuda.max_memory_allocated says
+    held        {category: bytes} at the peak
+    phase       in which the peak lies
+    reserved    what was taken from the card
+    """
+
+    allocated: int
+    held: dict
+    phase: str
+    reserved: int
+
+
+def play(events):
+    """Played of a list of `tracker.Event`."""
+    allocator, living = Allocator(), {}
+    current = best = 0
+    where = -1
+    sizes = []  # of the block of each event
+    for place, event in enumerate(events):
         if event.what == "give back":
-            allocator.give_back(handles.pop(id(event.storage)))
+            block = living.pop(id(event.storage))
+            allocator.give_back(block)
+            current -= block[1]
         else:
-            handle = allocator.take(event.storage.bytes)
+            block = allocator.take(event.storage.bytes)
+            if current + block[1] > best:
+                best, where = current + block[1], place
             if event.what == "touch":
-                allocator.give_back(handle)
+                allocator.give_back(block)
             else:
-                handles[id(event.storage)] = handle
-    return allocator.reserved
+                living[id(event.storage)] = block
+                current += block[1]
+        sizes.append(block[1])
+    held = Counter()
+    for place, (event, size) in enumerate(zip(events[: where + 1], sizes, strict=False)):
+        if event.what == "give back":
+            held[event.storage.category] -= size
+        elif event.what == "take" or place == where:
+            held[event.storage.category] += size
+    held = {name: size for name, size in held.items() if size}
+    return Played(best, held, events[where].phase if events else "load", allocator.reserved)
