@@ -12,6 +12,8 @@ BENCHES = {
     "methods": "labkit.bench.methods",
     "memory": "labkit.bench.memory",
     "quant": "labkit.bench.quant",
+    "lora": "labkit.bench.lora",
+    "qlora": "labkit.bench.qlora",
     "families": "labkit.bench.families",
     "form-json": "labkit.bench.form_json",
     "byod": "labkit.bench.byod",
