@@ -1,7 +1,8 @@
 """Finetuning methods by name: `find("lora-r16").prepare(seed)` is the base model, ready for `fit`.
 
-A module of this package registers its methods when it is imported, and `find` imports all modules: a new
-method is a new module. Import torch, transformers and peft inside the functions, so that this stays quick.
+A module of this package registers its methods when it is imported, and `find` imports all modules but
+FORMULAS. A new method is a new module: a measurement goes stale when its method's module changes. Import
+torch, transformers and peft inside the functions, so that this stays quick.
 """
 
 import importlib
@@ -14,6 +15,7 @@ from labkit.errors import LabkitError
 
 # What every method of a comparison has in common, and none may choose for itself.
 SHARED = ("steps", "lr", "batch", "length", "accumulate", "seed", "pack", "validation", "progress")
+FORMULAS = ("four_bit", "low_rank", "quantize")  # modules to read, which register nothing and want torch
 _KNOWN = {}
 
 
@@ -111,7 +113,8 @@ def known():
 
 
 def _kinds():
-    """All kinds, after importing every module of this package."""
+    """All kinds, after importing every module of this package that registers some."""
     for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+        if module.name not in FORMULAS:
+            importlib.import_module(f"{__name__}.{module.name}")
     return list(_KNOWN.values())
