@@ -1,5 +1,6 @@
 """Benchmark jobs: side by side, resumed, and loud when one fails."""
 
+import json
 import multiprocessing
 import os
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 from labkit.bench import families, form_json, jobs, main
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
+from labkit.records import ledger
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def started(monkeypatch):
 @pytest.mark.parametrize("count", [1, 2, 8])
 def test_every_job_runs_once_however_many_run_side_by_side(started, tmp_path, count):
     results = jobs.run("x", ["a", "b", "c"], tmp_path, count)
-    assert results == {name: {"name": name} for name in "abc"}
+    assert [results[name]["name"] for name in "abc"] == ["a", "b", "c"]
     assert started == [("a", None), ("b", None), ("c", None)]
 
 
@@ -56,15 +58,15 @@ def test_jobs_spread_over_the_cards(monkeypatch, started, tmp_path):
 
 def test_a_job_sees_its_card_and_prints_to_its_log(monkeypatch, tmp_path):
     def command(given):
-        print(given, os.environ["CUDA_VISIBLE_DEVICES"], os.getcwd())
+        print(given, *map(os.environ.get, ("CUDA_VISIBLE_DEVICES", "LABKIT_MODEL")), os.getcwd())
         return 5
 
     monkeypatch.setattr("labkit.__main__.main", command)
-    log = tmp_path / "a.log"
-    process = multiprocessing.get_context("fork").Process(target=jobs._work, args=(["bench", "x"], log, "7"))
+    log, given = tmp_path / "a.log", {**os.environ, "LABKIT_MODEL": "mine"}
+    process = multiprocessing.get_context("fork").Process(target=jobs._work, args=(["bench", "x"], log, "7", given))
     process.start()
     process.join(60)
-    assert process.exitcode == 5 and log.read_text() == f"['bench', 'x'] 7 {ROOT}\n"
+    assert process.exitcode == 5 and log.read_text() == f"['bench', 'x'] 7 mine {ROOT}\n"
 
 
 def test_a_real_job_is_a_process_whose_failure_is_told(tmp_path):
@@ -87,6 +89,7 @@ def test_a_failing_job_is_named_with_its_output_and_the_finished_ones_are_kept(s
 def test_a_result_is_written_whole_and_leaves_no_temporary_file(tmp_path):
     jobs.write(tmp_path, "a", {"valid": 1})
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+    assert json.loads((tmp_path / "a.json").read_text()) == {"valid": 1, "bands": ledger.bands()}
 
 
 def test_an_unknown_benchmark_is_refused_by_name():

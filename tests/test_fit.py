@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from labkit.errors import LabkitError
-from labkit.train import fit, loop
+from labkit.train import RESULTS, fit, loop
 from labkit.train import precision as mixed
 from labkit.train import step as stepping
 from labkit.train.packing import collate, plan
@@ -81,6 +81,29 @@ def test_the_schedules_rise_and_fall_as_they_say():
     assert cosine[2] == 1 and cosine[6] == pytest.approx(0.5) and cosine[9] < 0.05
     assert [rate(step, 10, 0.2, "constant") for step in (0, 1, 9)] == [0.5, 1, 1]
     assert rate(0, 1, 0.1, "linear") == 1
+
+
+# Steps of a model whose weights are a formula: losses of RESULTS 1.
+PINNED = [11.66604, 10.73553, 10.59660, 10.43666, 10.21076, 10.14248]
+
+
+def test_the_numbers_of_fit_are_those_that_records_were_made_with(tiny, tokenizer, tickets):
+    """If this fails on purpose, raise labkit.train.RESULTS and put the new numbers here."""
+    model = tiny()
+    with torch.no_grad():
+        for number, weight in enumerate(model.parameters()):
+            places = torch.arange(weight.numel(), dtype=torch.float64)
+            weight.copy_((0.05 * torch.sin(places * (number + 1.7)) + (weight.ndim == 1)).view_as(weight))
+    options = {"accumulate": 2, "schedule": "cosine", "weight_decay": 0.1, "prompt_loss_weight": 0.1}
+    losses = train(model, tickets, tokenizer, steps=6, **options).losses
+    assert RESULTS == 1 and losses == pytest.approx(PINNED, abs=2e-4)
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_gradients_from_before_do_not_count(tiny, tokenizer, tickets):
+    clean, model = train(tiny(), tickets, tokenizer).losses, tiny()
+    model(torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss.backward()
+    assert train(model, tickets, tokenizer).losses == clean
 
 
 # ---- what the loss counts
@@ -552,6 +575,15 @@ def test_attention_that_would_let_packed_rows_see_each_other_is_refused(tiny, to
     with pytest.raises(LabkitError, match="'eager' attention.*set_attn_implementation"):
         train(model, tickets, tokenizer)
     model.set_attn_implementation("sdpa")
+    assert train(model, tickets, tokenizer, steps=1).steps == 1
+
+
+def test_layers_that_look_back_less_far_than_rows_are_long_are_refused(tiny, tokenizer, tickets):
+    model = tiny()
+    model.config.sliding_window = LENGTH // 2
+    with pytest.raises(LabkitError, match="look back 128 tokens, and rows may have 256"):
+        train(model, tickets, tokenizer)
+    model.config.sliding_window = LENGTH
     assert train(model, tickets, tokenizer, steps=1).steps == 1
 
 

@@ -32,14 +32,14 @@ class Course:
                  "record": "one", "bands": [], "beside": []}  # fmt: skip
         ledger.LEDGER.write_text(json.dumps({"claims": [usual | claim for claim in claims]}))
 
-    def measure(self, scores=None, values=None, split="test"):
-        """Write the record `one`; `scores` are flags (seeds, rows) by name."""
+    def measure(self, scores=None, values=None, split="test", claims=None):
+        """Write the record `one`; `scores` are flags (seeds, rows) by name, `claims` digests of bands."""
         packed = {
             name: {"task": "tickets", "split": split, "rows": [stats.pack_rows(row) for row in flags]}
             for name, flags in (scores or {}).items()
         }
         store.write("one", "gpu", seed=0, seconds=1, peak_bytes=1, digest={}, scores=packed, values=values,
-                    claims=ledger.digests("one"))  # fmt: skip
+                    claims=ledger.digests("one") if claims is None else claims)  # fmt: skip
 
 
 def rows(share, seeds=3, count=2000, shift=(0, 0, 0)):
@@ -223,6 +223,62 @@ def test_fewer_seeds_or_phrasings_than_asked_for_are_undecided(course):
     assert "4 phrasings; an interval wants at least 10" in text() and f"  {OPEN}; recorded" in text()
 
 
+SIDES = {"a": 0.9, "b": 0.7}
+GAP, RATIO = {"gap": ["a", "b"], "above": 0.1}, {"ratio": ["a", "b"], "above": 1.1}
+
+
+@pytest.mark.parametrize("seeds, band, short", [
+    ({"a": 3, "b": 3}, GAP, 0),
+    ({"a": 3, "b": 1}, GAP, 1),
+    ({"a": 1, "b": 3}, GAP, 1),
+    ({"a": 3, "b": 1}, RATIO, 1),
+    ({"a": 2, "b": 2}, GAP, 2),
+    ({"a": 3, "b": 1}, GAP | {"fixed": ["b"]}, 0),
+    ({"a": 3, "b": 1}, RATIO | {"fixed": ["b"]}, 0),
+    ({"a": 1, "b": 3}, GAP | {"fixed": ["a"]}, 0),
+    ({"a": 3, "b": 1}, GAP | {"fixed": ["a"]}, 1),  # the wrong side
+    ({"a": 1, "b": 1}, GAP | {"fixed": ["b"]}, 1),
+    ({"a": 1, "b": 1}, GAP | {"fixed": ["a", "b"]}, 1),
+    ({"a": 1}, {"score": "a", "above": 0.8}, 1),
+    ({"a": 3}, {"score": "a", "above": 0.8}, 0),
+])  # fmt: skip
+def test_each_side_that_training_seeds_touch_needs_as_many_as_asked_for(course, seeds, band, short):
+    course.state({"bands": [{"says": "what", "seeds": 3, **band}]})
+    scores = {name: rows(SIDES[name], seeds=count) for name, count in seeds.items()}
+    course.measure(scores)
+    out = text()
+    assert f"  {OPEN if short else YES}; recorded on" in out
+    assert ("the band asks for at least 3" in out) is bool(short)
+    if short:
+        assert f"{short} seed{'s' if short > 1 else ''}; the band asks" in out
+    course.state({"bands": [{"says": "what", **band}]})  # which asks for none
+    course.measure(scores)
+    assert f"  {YES}; recorded on" in text()
+    if seeds.get("b") == 1:  # live, one list of flags is one seed too
+        live = {"scores": {"a": scores["a"], "b": scores["b"][0]}, "phrasing": NAMES}
+        assert judge.estimate(band, judge.Live(live)) == judge.estimate(
+            band, judge.Recorded(store.read("one"))
+        )
+
+
+def test_an_estimate_knows_the_seeds_of_its_poorer_side(course):
+    course.measure({"a": rows(0.9), "b": rows(0.7, seeds=1)}, {"loss": [1, 2]}, claims={})
+    source = judge.Recorded(store.read("one"))
+    fewest = {str(fixed): judge.estimate(GAP | {"fixed": fixed}, source).fewest
+              for fixed in ([], ["a"], ["b"], ["a", "b"])}  # fmt: skip
+    assert fewest == {"[]": 1, "['a']": 1, "['b']": 3, "['a', 'b']": 0}
+    assert judge.estimate({"value": "loss"}, source).fewest == 0
+    assert len(judge.estimate(GAP, source).each) == 3
+
+
+def test_a_value_that_a_diverged_seed_lacks_is_undecided(course):
+    course.state({"bands": [{"says": "loss", "value": "loss", "below": 5}]})
+    course.measure(values={"loss": [1.0, 1.1, None]})
+    assert "a seed has no number: its training diverged" in text() and f"  {OPEN}; recorded" in text()
+    course.measure(values={"loss": [1.0, 1.1, 1.2]})
+    assert f"  {YES}; recorded" in text()
+
+
 # ---- other kinds, and what was not measured
 
 
@@ -348,14 +404,14 @@ def test_a_band_that_names_nothing_or_two_things_is_refused(course):
 BANDS = (
     {"says": "share", "score": "a", "at_least": 0.5},
     {"says": "gap", "gap": ["a", "b"], "at_least": -0.01, "at_most": 0.01},
-    {"says": "ratio", "ratio": ["a", "b"], "above": 0.95, "seeds": 3},
+    {"says": "ratio", "ratio": ["a", "b"], "above": 0.95, "seeds": 3, "fixed": ["b"]},
     {"says": "value", "value": "loss", "below": 0, "unit": "nats"},
 )
 
 
 @pytest.mark.parametrize("change", [
     {"at_least": 0.4}, {"at_most": 0.02}, {"above": 0.9}, {"below": 1}, {"seeds": 1}, {"unit": "%"},
-    {"value": "easier.loss"}, {"gap": ["a", "c"]},
+    {"value": "easier.loss"}, {"gap": ["a", "c"]}, {"fixed": ["a", "b"]},
 ])  # fmt: skip
 def test_moving_a_band_after_recording_is_refused(course, change):
     band = next(band for band in BANDS if set(change) <= set(band))
@@ -381,13 +437,63 @@ def test_rewording_the_condition_after_recording_is_refused(course, before, afte
         text()
 
 
-def test_a_band_moved_while_new_methods_join_a_record_still_shows(course):
-    course.state({"bands": [BANDS[0]]})
-    first = ledger.digests("one")
-    course.state({"bands": [BANDS[0] | {"at_least": 0.1}]}, {"id": "two", "bands": [BANDS[1]]})
-    merged = ledger.digests("one", kept=first)
-    assert merged["one"] == first["one"] != ledger.digests("one")["one"]
-    assert merged["two"] == ledger.digests("one")["two"]
+def test_bands_are_those_of_all_claims_and_digests_of_those_that_read_a_record(course):
+    first, other = {"bands": [BANDS[0]]}, {"id": "two", "record": "other", "bands": [BANDS[1]]}
+    course.state(first, other, {"id": "three", "record": None})
+    found = ledger.bands()
+    assert set(found) == {"one", "two", "three"} and len(set(found.values())) == 3
+    assert ledger.digests("one") == {"one": found["one"]}
+    course.state(first | {"bands": [BANDS[0] | {"at_least": 0.1}]}, other)
+    assert ledger.bands()["two"] == found["two"] and ledger.bands()["one"] != found["one"]
+
+
+def under(**bands):
+    return {"bands": bands, "seconds": 1.0}
+
+
+@pytest.mark.parametrize("results, stamped", [
+    ([], {}),
+    ([under(c="1", d="2")], {"c": "1", "d": "2"}),
+    ([under(c="1", d="2"), under(d="2", c="1")], {"c": "1", "d": "2"}),
+    ([under(c="1", d="2"), under(c="1", d="3")], {"c": "1", "d": ledger.MOVED}),
+    ([under(c="1"), under(c="2"), under(c="1")], {"c": ledger.MOVED}),
+    ([under(c="1"), under(c="1", late="2")], {"c": "1"}),
+    ([under(c="1", gone="2"), under(c="1")], {"c": "1"}),
+    ([under(), under(c="1")], {}),
+])  # fmt: skip
+def test_a_record_is_stamped_with_the_bands_that_all_its_results_were_measured_under(results, stamped):
+    assert ledger.stamp(results) == stamped
+
+
+@pytest.mark.parametrize("stamped, before, merged", [
+    ({"c": "1", "d": "2"}, None, {"c": "1", "d": "2"}),
+    ({"c": "1", "late": "2"}, {"c": "1"}, {"c": "1"}),
+    ({"c": "1"}, {"c": "1", "gone": "2"}, {"c": "1"}),
+    ({"c": "2"}, {"c": "1"}, {"c": ledger.MOVED}),
+    ({"c": ledger.MOVED}, {"c": "1"}, {"c": ledger.MOVED}),
+    ({"c": "1"}, {"c": ledger.MOVED}, {"c": ledger.MOVED}),
+    ({"c": "1"}, {}, {}),
+])  # fmt: skip
+def test_results_that_join_a_record_leave_it_the_bands_that_both_were_measured_under(stamped, before, merged):
+    assert ledger.merged(stamped, before) == merged
+
+
+def test_a_claim_that_a_record_was_made_without_is_not_measured_yet(course):
+    claim = {"bands": [BANDS[0]]}
+    course.state(claim)
+    course.measure({"a": rows(0.8)}, claims={"another": "digest"})
+    assert ledger.table("05") == ["one: It works", "  not measured yet"]
+    assert tables.fill("claims", None).splitlines()[-1].endswith("| not measured yet |")
+    course.measure({"a": rows(0.8)}, claims={"another": "digest"} | ledger.bands())
+    assert f"  {YES}; recorded on" in text()
+
+
+def test_a_band_that_moved_while_it_was_measured_is_refused_whatever_it_is_now(course):
+    for band in BANDS[:2]:
+        course.state({"bands": [band]})
+        course.measure({"a": rows(0.8), "b": rows(0.8)}, claims={"one": ledger.MOVED})
+        with pytest.raises(LabkitError, match="band of one changed while one was measured.*a new claim"):
+            text()
 
 
 # ---- the committed ledger
@@ -406,8 +512,9 @@ def test_the_committed_ledger_is_complete():
         assert all(judge.bounded(band) for band in claim["bands"])
         assert not any(judge.bounded(band) for band in claim["beside"])
         for band in [*claim["bands"], *claim["beside"]]:
-            known = {"says", "score", "gap", "ratio", "value", "seeds", "unit", "of"}
+            known = {"says", "score", "gap", "ratio", "value", "seeds", "fixed", "unit", "of"}
             assert judge.kind_of(band) and set(band) <= known | {"at_least", "above", "at_most", "below"}
+            assert set(band.get("fixed", [])) <= set(band.get("gap", band.get("ratio", [])))
             assert band["says"] and len(band.get("gap", [1, 2])) == len(band.get("ratio", [1, 2])) == 2
 
 
@@ -421,8 +528,9 @@ def test_the_lessons_of_the_ledger_are_in_the_syllabus_and_print():
 def test_every_band_stands_as_it_did_when_its_record_was_made():
     stored = {(path.name.split(".")[0], claim, digest) for path in MEASUREMENTS.glob("*.json")
               for claim, digest in json.loads(path.read_text())["claims"].items()}  # fmt: skip
-    now = {(claim["record"], claim["id"], ledger.band_digest(claim)) for claim in ledger.ledger()}
-    assert stored and stored <= now
+    now = {(claim["record"], claim["id"]): ledger.band_digest(claim) for claim in ledger.ledger()}
+    # A record has bands of all claims that were there when it was made; those that read it are judged by it.
+    assert all(now.get((record, claim), digest) == digest for record, claim, digest in stored)
     assert ("form_json", "form-json", "c3ab67502a3b9639") in stored
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
+from labkit.records import ledger
 
 # Nothing here may touch a card when imported: a process forked after that cannot use it (bitsandbytes does).
 PRELOADED = ["torch", "transformers.models.llama.modeling_llama", "datasets", "labkit.__main__"]
@@ -65,9 +66,9 @@ def cards():
 
 
 def write(folder, name, result):
-    """Write a job's result whole or not at all."""
+    """Write a job's result whole or not at all, with the bands that claims had by then."""
     temporary = result_file(folder, name).with_suffix(".part")
-    temporary.write_text(json.dumps(result))
+    temporary.write_text(json.dumps({**result, "bands": ledger.bands()}))
     os.replace(temporary, result_file(folder, name))
 
 
@@ -84,7 +85,8 @@ def result_file(folder, name):
 def _start(bench, name, folder, card):
     """Start a job; returns its multiprocessing.Process."""
     command = ["bench", bench, "--job", name, "--folder", str(folder.resolve())]
-    process = _context().Process(target=_work, args=(command, folder.resolve() / f"{name}.log", card))
+    log = folder.resolve() / f"{name}.log"
+    process = _context().Process(target=_work, args=(command, log, card, dict(os.environ)))
     process.start()
     return process
 
@@ -97,8 +99,13 @@ def _context():
     return context
 
 
-def _work(command, log, card):
-    """The job's process: what it prints goes to its log, and it sees one card."""
+def _work(command, log, card, environment):
+    """The job's process: what it prints goes to its log, and it sees one card.
+
+    The server that it comes from has the environment of the first job ever started.
+    """
+    os.environ.clear()
+    os.environ.update(environment)
     with open(log, "w") as file:
         for stream in (sys.stdout, sys.stderr):
             os.dup2(file.fileno(), stream.fileno())

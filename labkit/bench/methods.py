@@ -1,13 +1,16 @@
 """Finetuning methods under the same rows, steps, seeds and evaluation: `bench methods`.
 
-For each method learning rates are tried on the validation split with the first seed, and further ones while
-the best is at an end; then every seed is trained at the best rate and scored on the test split. A training
-is a job, and leaves one file. Records depend on this file; table, options and merging are methods_report.
+For each method learning rates are tried with the first seed, and further ones while the best is at an end;
+then every seed is trained at the best rate and scored on the test split. What is new in the test split is
+its phrasings, so a rate is judged by phrasings that its training did not see: a fifth of the training
+split's are kept from the sweep. A training is a job, and leaves one file. Records depend on this file; table,
+options and merging are methods_report.
 """
 
 import hashlib
 import json
 import math
+import random
 import time
 import traceback
 from pathlib import Path
@@ -15,9 +18,10 @@ from pathlib import Path
 from labkit import env, methods
 from labkit.bench import jobs, methods_report
 from labkit.errors import LabkitError
-from labkit.records import stats, store
+from labkit.records import ledger, stats, store
 
 EXTENSIONS = 3  # further rates on a side, at most
+HELD_OUT, JUDGING = 0.2, 600  # share of the phrasings that a sweep keeps out, and rows of them that judge it
 GENERATED = {"cuda": 250, "cpu": 64}  # rows of a batch that answers; only speed and memory depend on it
 DIVERGED = "the loss is"  # how `fit` begins to say that a loss is not finite
 
@@ -29,7 +33,7 @@ def main(argv):
         return _one(Path(options.folder), options.job)
     settings, profile = methods_report.settings(options), env.profile()
     chosen = list({method.name: method for method in map(methods.find, options.methods)}.values())
-    trial = options.rows is not None
+    trial = bool(options.rows is not None or options.rates)  # swept otherwise, methods do not compare
     if not trial:
         methods_report.kept(settings, profile, [method.name for method in chosen])  # refuse before the work
     digest = _digest(settings)
@@ -55,7 +59,8 @@ def main(argv):
         for method in chosen if method.name in finals
     }  # fmt: skip
     scores = {name: methods_report.score(settings, results) for name, results in finals.items()}
-    methods_report.finish(settings, profile, trial, base, entries, scores, failed)
+    used = [base, *(one for name in finals for one in (*tried[name].values(), *finals[name]))]
+    methods_report.finish(settings, profile, trial, base, entries, scores, failed, ledger.stamp(used))
     return 1 if failed else 0
 
 
@@ -87,11 +92,11 @@ def sweep(start, codes, seed, run, most=EXTENSIONS):
 
 
 def best_rate(tried):
-    """The rate with most right validation rows; among equals the lower loss there, then the lower rate."""
+    """The rate with most right rows of unseen phrasings; among equals the lower loss there, then the rate."""
 
     def merit(rate):
         loss = tried[rate]["loss"]
-        return tried[rate]["validation"], -math.inf if loss is None else -loss, -rate
+        return tried[rate]["right"], -math.inf if loss is None else -loss, -rate
 
     return max(tried, key=merit)
 
@@ -145,9 +150,8 @@ def _method_of(name):
 
 
 def _digest(settings):
-    """What every job depends on: settings, rows, this file."""
-    data = store.data_digest(settings["task"], "general")
-    parts = [settings, data, store.code_digest("labkit/bench/methods.py")]
+    """What every job depends on: settings, rows, what trains and what scores, versions of libraries."""
+    parts = [settings, methods_report.digest(settings["task"], {}), store.versions()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -183,8 +187,8 @@ def _one(folder, name):
 def job(name, settings):
     """One job: `base`, `sweep_lora-r16_0.001_0_1a2b3c4d` or `final_...`, as named by `_name`.
 
-    A sweep scores validation rows, and a training that diverged none of them right. A final scores validation
-    and test rows, and what was forgotten of general knowledge and English.
+    A sweep scores rows of phrasings kept from its training. A final scores validation and test rows, and what
+    was forgotten of general knowledge and English. A training that diverged has no row right.
     """
     import torch
 
@@ -199,28 +203,32 @@ def job(name, settings):
         return {**_general(model, tokenizer, settings), "weights": weights, **_cost(settings, started)}
     stage, method, rate, seed, _ = name.split("_")
     method, data = methods.find(method), load(settings["task"], **settings["loading"])
+    train, asked = data["train"], {}
     scored = {split: data[split].select(range(_most(settings, len(data[split])))) for split in data}
+    if stage == "sweep":
+        train, unseen = apart(train)
+        unseen = unseen.select(range(_most(settings, len(unseen))))
+        asked = {"validation": unseen, "validate_every": settings["steps"]}
     model = method.prepare(int(seed))
-    asked = {}
-    if stage == "sweep":  # in a final it would count among the seconds of training
-        asked = {"validation": scored["validation"], "validate_every": settings["steps"]}
     try:
         run = fit(
-            model, data["train"], tokenizer, steps=settings["steps"], lr=float(rate), batch=settings["batch"],
+            model, train, tokenizer, steps=settings["steps"], lr=float(rate), batch=settings["batch"],
             length=settings["length"], seed=int(seed), progress=False, **asked, **method.options,
         )  # fmt: skip
     except LabkitError as error:
-        if stage == "final" or not str(error).startswith(DIVERGED):
+        if not str(error).startswith(DIVERGED):
             raise
-        return {"validation": 0.0, "loss": None, "diverged": True, **_cost(settings, started)}
-    result = {"validation": _exact(model, tokenizer, scored["validation"], settings).exact}
+        if stage == "sweep":
+            return {"right": 0.0, "loss": None, "diverged": True, **_cost(settings, started)}
+        return {**_diverged(model, len(scored["test"])), **_cost(settings, started)}
     if stage == "sweep":
         loss = run.validation[-1][1]
+        right = _exact(model, tokenizer, unseen, settings).exact
         loss = loss if math.isfinite(loss) else None
-        return {**result, "loss": loss, "diverged": False, **_cost(settings, started)}
+        return {"right": right, "loss": loss, "diverged": False, **_cost(settings, started)}
     test = _exact(model, tokenizer, scored["test"], settings)
     return {
-        **result,
+        "validation": _exact(model, tokenizer, scored["validation"], settings).exact,
         "test": test.exact,
         "rows": stats.pack_rows(test.exact_rows),
         "training seconds": run.seconds,
@@ -228,9 +236,28 @@ def job(name, settings):
         "path": run.path,
         "trainable": run.trainable,
         "peak bytes": run.peak_bytes,
+        "diverged": False,
         **_general(model, tokenizer, settings),
         **_cost(settings, started),
     }
+
+
+def apart(train):
+    """(rows to train on, rows to judge by) of a training split, without a phrasing in common."""
+    names = sorted(set(train["phrasing"]))
+    random.Random(0).shuffle(names)
+    kept_out = set(names[: max(1, round(HELD_OUT * len(names)))])
+    inside = [number for number, name in enumerate(train["phrasing"]) if name not in kept_out]
+    outside = [number for number, name in enumerate(train["phrasing"]) if name in kept_out]
+    return train.select(inside), train.select(outside[:JUDGING])
+
+
+def _diverged(model, rows):
+    """The result of a final whose loss was no number any more: nothing is right, and nothing else known."""
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    unknown = ("training seconds", "tokens/s", "general loss", "probe", "probe rows")
+    return {"validation": 0.0, "test": 0.0, "rows": stats.pack_rows([False] * rows), "path": "diverged",
+            "trainable": trainable, "peak bytes": 0, "diverged": True, **dict.fromkeys(unknown)}  # fmt: skip
 
 
 def _most(settings, count):

@@ -1,11 +1,13 @@
 """What `bench methods` is asked for, its record, into which later methods merge, and its table."""
 
 import argparse
+import inspect
 import os
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
-from labkit import base_model, env, methods
+from labkit import base_model, env, methods, tasks
 from labkit.bench import byod, families
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
@@ -30,7 +32,7 @@ def options(argv):
     parser.add_argument("--steps", help=f"default: {BUDGET['steps']}", **count)
     parser.add_argument("--batch", help=f"packed rows a step (default: {BUDGET['batch']})", **count)
     parser.add_argument("--length", help=f"tokens of a packed row (default: {BUDGET['length']})", **count)
-    parser.add_argument("--rates", type=_rates, help="begin with these, whatever the method: 1e-4,3e-4")
+    parser.add_argument("--rates", type=_rates, help="a trial: try these and no others: 1e-4,3e-4")
     trial = "a trial: score so many rows of each kind, try no further rates, write no record"
     parser.add_argument("--rows", help=trial, **count)
     parser.add_argument("--jobs", default=1, help="processes side by side on a GPU (large: 4)", **count)
@@ -81,8 +83,8 @@ def record_name(task):
 def kept(settings, profile, names):
     """The record that the methods `names` will join, less those methods; None where nothing is kept.
 
-    Raises LabkitError for a record of other settings, or of rows or code that changed since: the others of
-    its methods would no longer compare.
+    Raises LabkitError for a record of other settings or library versions, or of rows or code that changed
+    since: the others of its methods would no longer compare.
     """
     name = record_name(settings["task"])
     whole = store.read(name, profile)
@@ -99,7 +101,12 @@ def kept(settings, profile, names):
     others = {other: found for other, found in values["methods"].items() if other not in names}
     if not others:
         return None
-    now = digest(settings["task"], others)
+    now, versions = digest(settings["task"], others), store.versions()
+    if other := [part for part in versions if whole["versions"].get(part) != versions[part]]:
+        raise LabkitError(
+            f"{file} was recorded with another {', '.join(other)}. Take the same version, or name its other "
+            f"methods too, to measure them again ({', '.join(others)})"
+        )
     if changed := [part for part in now if now[part] != whole["digest"].get(part)]:
         raise LabkitError(
             f"{', '.join(changed)} changed since {file} was recorded. Name its other methods too, to measure "
@@ -110,10 +117,13 @@ def kept(settings, profile, names):
 
 
 def digest(task, entries):
-    """What a record of these methods depends on: rows, the code that measures, the methods' modules."""
+    """What a record of these methods depends on: rows, what trains, what scores, the methods' modules."""
     modules = sorted({found["module"] for found in entries.values()})
-    there = store.code_digest("labkit/bench/methods.py", *(one for one in modules if (ROOT / one).exists()))
-    return {**dict.fromkeys(modules), **store.data_digest(task, "general"), **there}
+    scorer = inspect.getfile(tasks.family(task).score)
+    code = ["labkit/bench/methods.py", "labkit/evaluate.py", str(Path(scorer).relative_to(ROOT))]
+    there = store.code_digest(*code, *(one for one in modules if (ROOT / one).exists()))
+    rows = store.data_digest(task, "general")
+    return {**dict.fromkeys(modules), **rows, **store.training_digest(), **there}
 
 
 def entry(method, tried, rate, finals):
@@ -127,7 +137,7 @@ def entry(method, tried, rate, finals):
         "about": method.about,
         "module": method.module,
         "rate": rate,
-        "rates": {f"{one:g}": tried[one]["validation"] for one in sorted(tried)},
+        "rates": {f"{one:g}": tried[one]["right"] for one in sorted(tried)},
         "losses": {f"{one:g}": tried[one]["loss"] for one in sorted(tried)},
         "at an end": rate in (min(tried), max(tried)),
         "validation": each("validation"),
@@ -140,6 +150,8 @@ def entry(method, tried, rate, finals):
         "general loss": each("general loss"),
         "probe": each("probe"),
         "probe rows": each("probe rows"),
+        "diverged": sum(each("diverged")),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "made on": sorted({f"{result['device']}, {result['jobs']} at a time" for result in finals}),
         "seconds of all jobs": sum(result["seconds"] for result in results),
     }
@@ -150,7 +162,7 @@ def score(settings, finals):
     return {"task": settings["task"], "split": "test", "rows": [result["rows"] for result in finals]}
 
 
-def finish(settings, profile, trial, base, entries, scores, failed):
+def finish(settings, profile, trial, base, entries, scores, failed, claims):
     """Print the table, write the record unless it is a trial, and say what failed."""
     base = {key: base[key] for key in ("general loss", "probe", "probe rows", "weights")}
     values = {"settings": settings, "base": base, "methods": entries}
@@ -165,14 +177,20 @@ def finish(settings, profile, trial, base, entries, scores, failed):
         whole = {"name": "a trial", "values": values, "scores": scores, "made": made}
         print("\n".join([*lines(whole), "", "A trial: no record was written."]))
     else:
-        path = _write(settings, profile, values, scores)
+        path = _write(settings, profile, values, scores, claims, list(failed))
         print("\n".join([*lines(store.read(path.name.split(".")[0], profile)), "", f"wrote {path.name}"]))
 
 
-def _write(settings, profile, values, scores):
-    """Write the record, with what is kept of the one that is there; returns its path."""
-    task = settings["task"]
-    before = kept(settings, profile, list(values["methods"]))
+def _write(settings, profile, values, scores, claims, failed):
+    """Write the record, with what is kept of the one that is there; returns its path.
+
+    What it has of a method that failed now is kept too, unless that no longer compares.
+    """
+    task, names = settings["task"], list(values["methods"])
+    try:
+        before = kept(settings, profile, names)
+    except LabkitError:
+        before = kept(settings, profile, [*names, *failed])
     entries = {**(before["values"]["methods"] if before else {}), **values["methods"]}
     return store.write(
         record_name(task), profile, seed=settings["seeds"][0],
@@ -181,7 +199,7 @@ def _write(settings, profile, values, scores):
         values={**values, "methods": entries},
         scores={**(before["scores"] if before else {}), **scores},
         digest=digest(task, entries),
-        claims=ledger.digests(record_name(task), before and before["claims"]),
+        claims=ledger.merged(claims, before and before["claims"]),
     )  # fmt: skip
 
 
@@ -189,7 +207,7 @@ def _write(settings, profile, values, scores):
 
 HEAD = (
     "| method | trainable weights | learning rate | exact match, test | by seed | minus full "
-    "| training | tokens/s | peak | general loss | probe |"
+    "| peak | general loss | probe |"
 )
 
 
@@ -215,12 +233,17 @@ def lines(whole):
         f"{asked['task']}, {asked['model']}: {asked['steps']} steps of {asked['batch']} x {asked['length']} "
         f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
         "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
-        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Time and peak are of training alone.",
+        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Learning rates were chosen by phrasings "
+        "kept from training, with one seed. The peak is training's. Speed is measured by `bench train`: here "
+        "jobs share a card.",
     ]
+    if any(found["diverged"] for found in values["methods"].values()):
+        out.append("A seed whose training diverged counts as no row right.")
     if any(found["at an end"] for found in values["methods"].values()):
         out.append("*: still the lowest or highest learning rate tried; a further one may be better.")
     made = sorted({place for found in values["methods"].values() for place in found["made on"]})
-    out.append(f"Trained on: {'; '.join(made)}. {whole['made']}.")
+    dates = sorted({found["made"] for found in values["methods"].values()})
+    out.append(f"Trained on: {'; '.join(made)}. {', '.join(dates)}.")
     return out
 
 
@@ -236,18 +259,21 @@ def _cells(whole, name, found):
         f"{exact.mean:.1%} [{exact.low:.1%}, {exact.high:.1%}]",
         f"{min(shares):.1%} to {max(shares):.1%}" if len(shares) > 1 else "",
         f"{_points(gap.mean)} [{_points(gap.low)}, {_points(gap.high)}]" if gap else "",
-        f"{_mean(found['seconds']):.0f} s",
-        f"{_mean(found['tokens/s']):,.0f}",
-        f"{found['peak bytes'] / 1e9:.1f} GB",
-        f"{_mean(found['general loss']) - base['general loss']:+.3f}",
-        _points(_mean(found["probe"]) - base["probe"]),
+        f"{found['peak bytes'] / 1e9:.1f} GB" if found["peak bytes"] else "-",  # every seed diverged
+        _change(found["general loss"], base["general loss"], "{:+.3f}".format),
+        _change(found["probe"], base["probe"], _points),
     ]
+
+
+def _change(each, before, shown):
+    """The mean change from the base with its interval over seeds; `-` where a seed has no number."""
+    if None in each:
+        return "-"
+    found = stats.of_values([one - before for one in each])
+    return shown(found.mean) + (f" [{shown(found.low)}, {shown(found.high)}]" if len(each) > 1 else "")
 
 
 def _points(share):
     """A difference of shares in points; adding 0 makes of -0.0 a plain one."""
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 
-
-def _mean(numbers):
-    return sum(numbers) / len(numbers)

@@ -34,9 +34,9 @@ SUITED = {
     "smoke": ("eager", "plain", "trl", "trlpadded"),
 }
 WARM = 25  # steps before those timed, where there is no whole run
-CODE = ("bench/train", "bench/train_engines", "train/engine", "train/graph", "train/step", "train/blocks",
-        "train/attention", "train/precision", "train/loss", "train/packing", "train/rows", "train/schedule",
-        "train/loop")  # fmt: skip
+CODE = ("bench/train", "bench/train_engines", "methods/full", "methods/lora", "train/engine", "train/graph",
+        "train/step", "train/blocks", "train/attention", "train/precision", "train/loss", "train/packing",
+        "train/rows", "train/schedule", "train/loop")  # fmt: skip
 
 
 def main(argv):
@@ -57,6 +57,8 @@ def main(argv):
     if options.repeats < 1:
         raise LabkitError(f"--repeats {options.repeats}: at least 1")
     profile = env.profile()
+    if env.precision() == "fp16":
+        raise LabkitError("a card without bf16: its engines would train in different precisions. Use another")
     sizes = options.sizes or {"gpu": ["small", "large"], "cpu": ["cpu"], "smoke": ["smoke"]}[profile]
     names = [
         f"{size}-{method}-{engine}-{repeat}"

@@ -3,6 +3,8 @@
 import tempfile
 import time
 
+from labkit.errors import LabkitError
+
 AS_IT_COMES = 8  # rows a step in trl's defaults
 FEW = {"cuda": 20, "cpu": 1}  # steps of the shorter run timed: `fit` captures no graph for fewer
 
@@ -82,8 +84,8 @@ def compiled(model, rows, tokenizer, **options):
     return eager(model, rows, tokenizer, compile=True, **options)
 
 
-def fitted(**settings):
-    """An engine that is `fit` with these settings."""
+def fitted(path, **settings):
+    """An engine that is `fit` with these settings; LabkitError if its steps do not go by `path`."""
 
     def engine(model, rows, tokenizer, *, rate, batch, length, **counts):
         from labkit import fit
@@ -93,6 +95,8 @@ def fitted(**settings):
                 model, rows, tokenizer, steps=steps, lr=rate, batch=batch, length=length, seed=0,
                 progress=False, **settings,
             )  # fmt: skip
+            if done.path != path:
+                raise LabkitError(f"`fit` took the path {done.path!r}, not {path!r}; progress=True says why")
             return done.losses, done.tokens, done.seconds, done.peak_bytes
 
         return timed(run, **counts)
@@ -177,9 +181,9 @@ def _clock():
 ENGINES = {
     "eager": eager,
     "compiled": compiled,
-    "plain": fitted(fast=False, compile=False),
-    "graph": fitted(compile=False),
-    "blocks": fitted(compile=True),
+    "plain": fitted("plain", fast=False, compile=False),
+    "graph": fitted("CUDA graph", compile=False),
+    "blocks": fitted("CUDA graph, compiled blocks", compile=True),
     "trl": trl(),
     "trlpadded": trl(style="padded"),
     "trlpacked": trl(style="packed"),

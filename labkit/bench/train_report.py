@@ -3,11 +3,15 @@
 from labkit.bench.train_engines import ABOUT
 
 TITLES = {
-    "small": "Small steps (5 x 512 tokens)",
-    "large": "Large steps (32 x 1,024 tokens)",
-    "cpu": "Two CPU cores (4 x 512 tokens)",
+    "small": "Small steps (5 x 512 tokens; a whole run is 300)",
+    "large": "Large steps (32 x 1,024 tokens; a whole run is 30)",
+    "cpu": "CPU (4 x 512 tokens; a whole run is 8)",
     "smoke": "A trial (1 x 256 tokens)",
 }
+NOTE = (
+    "A step's price is the difference between a longer and a shorter run: the median of the repeats, and their "
+    "range. A whole run was made once: captures and compiling count, preparing the data does not."
+)
 
 
 def table(values):
@@ -21,7 +25,7 @@ def table(values):
                 "|---|---|---|---|---|---|---|",
             ]
             lines += [_line(engine, found, engines.get("eager")) for engine, found in engines.items()]
-    return lines[1:]
+    return [*lines[1:], "", NOTE]
 
 
 def _line(engine, found, eager):

@@ -3,9 +3,11 @@
 A band is a dict that names one thing: {"score": name} (a share over rows), {"gap": [a, b]} (score a minus
 score b on the same rows), {"ratio": [a, b]} or {"value": "dotted.path"} (a number, or one per training
 seed); it bounds it by "at_least", "above", "at_most", "below". `says` is what the table calls it. Optional:
-`seeds` (how many it asks for at least), `unit` of a value, `of` (what a value's numbers are, if not seeds).
+`seeds` (how many each side asks for at least), `fixed` (sides that training seeds do not touch, such as a
+prompt), `unit` of a value, `of` (what a value's numbers are, if not seeds).
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -82,10 +84,12 @@ def estimate(band, source):
     if found is None:
         return None
     flags, labels = found
+    trained = [len(one) for name, one in zip(names, flags, strict=True) if name not in band.get("fixed", ())]
     try:
-        return {"score": stats.share, "gap": stats.gap, "ratio": stats.ratio}[kind](*flags, labels)
+        whole = {"score": stats.share, "gap": stats.gap, "ratio": stats.ratio}[kind](*flags, labels)
     except ValueError as error:
         raise LabkitError(f"{' and '.join(names)}: {error}") from error
+    return replace(whole, fewest=min(trained, default=0))
 
 
 def kind_of(band):
@@ -115,13 +119,14 @@ def judged(band, found):
     """(verdict, why it is undecided or what would decide it, else "") of an Estimate; None without bounds."""
     if not bounded(band):
         return None
-    runs, wanted = len(found.each), band.get("seeds", 1)
+    runs, wanted = found.fewest or len(found.each), band.get("seeds", 1)
     if runs < wanted:
         return "undecided", f"{runs} {'seed' if runs == 1 else 'seeds'}; the band asks for at least {wanted}"
     if found.rows and found.phrasings < PHRASINGS:
         return "undecided", f"{found.phrasings} phrasings; an interval wants at least {PHRASINGS}"
     if np.isnan(found.mean):
-        return "undecided", "a ratio to nothing: the second score is 0"
+        nothing = "a ratio to nothing: the second score is 0"
+        return "undecided", nothing if "ratio" in band else "a seed has no number: its training diverged"
     said = verdict(band, found.low, found.high)
     return said, _what_decides(band, found) if said == "undecided" else ""
 

@@ -17,11 +17,13 @@ from labkit.paths import DATA
 from labkit.records import judge, store
 from labkit.records.judge import measured, overall, verdict
 
-__all__ = ["band_digest", "claims", "digests", "ledger", "measured", "overall", "table", "verdict"]
+__all__ = ["band_digest", "bands", "claims", "digests", "ledger", "measured", "merged", "overall", "stamp",
+           "table", "verdict"]  # fmt: skip
 
 LEDGER = DATA / "claims.json"
 KINDS = ("measured", "arithmetic", "source wrong", "not testable here")
 WIDTH = 110
+MOVED = "moved while it was measured"
 SCALES = {"%": (100, "%"), "GB": (1e-9, " GB"), "GiB": (2**-30, " GiB"), "points": (100, " points"),
           "times": (1, "×")}  # fmt: skip
 
@@ -65,24 +67,52 @@ def band_digest(claim):
     return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def digests(record_name, kept=None):
-    """Band digests of every claim that reads the record `record_name`, to be stored in it.
+def bands():
+    """{claim: digest of its band} as they are now; every job of a benchmark leaves them with its result."""
+    return {claim["id"]: band_digest(claim) for claim in ledger()}
 
-    `kept` are the digests of a record that new results are merged into: its results were measured under
-    those, so they stay as they are.
+
+def digests(record_name):
+    """`bands` of the claims that read a record: for one whose jobs cannot be older than the ledger."""
+    return {claim["id"]: band_digest(claim) for claim in ledger() if claim["record"] == record_name}
+
+
+def stamp(results):
+    """{claim: digest of its band} when `results` of jobs were measured, for the record that they make.
+
+    A claim that the ledger did not have at each of them is none of this record's; one whose band moved in
+    between gets the digest MOVED, which is never right.
     """
-    now = {claim["id"]: band_digest(claim) for claim in ledger() if claim["record"] == record_name}
-    return now | (kept or {})
+    found = [result["bands"] for result in results]
+    shared = {name for each in found for name in each if all(name in other for other in found)}
+    return {name: found[0][name] if len({each[name] for each in found}) == 1 else MOVED for name in shared}
+
+
+def merged(stamped, before):
+    """The digests of a record whose results join those of one with the digests `before` (None: of none).
+
+    A claim that came between the two is not the record's; one whose band moved between them gets the digest
+    MOVED: results may have lain in a folder for long, so either of the two may be the older.
+    """
+    if before is None:
+        return stamped
+    return {name: old if stamped[name] == old else MOVED for name, old in before.items() if name in stamped}
 
 
 def record_of(claim):
-    """The record of a claim; None without one. LabkitError if the claim's band changed after it was made."""
+    """The record of a claim; None without one that was made with the claim in the ledger.
+
+    LabkitError if the claim's band changed after it was made, or while it was.
+    """
     whole = store.read(claim["record"]) if claim["record"] else None
-    if whole is not None and whole["claims"].get(claim["id"]) != band_digest(claim):
-        raise LabkitError(
-            f"the band of {claim['id']} changed after {claim['record']} was recorded. "
-            "Put it back, or measure again"
-        )
+    if whole is None or claim["id"] not in whole["claims"]:
+        return None
+    stored, what = whole["claims"][claim["id"]], f"the band of {claim['id']} changed"
+    new = "A new band wants a new claim (another id), measured after it was written"
+    if stored == MOVED:
+        raise LabkitError(f"{what} while {claim['record']} was measured, in parts by each band. {new}")
+    if stored != band_digest(claim):
+        raise LabkitError(f"{what} after {claim['record']} was recorded. Put it back. {new}")
     return whole
 
 

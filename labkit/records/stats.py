@@ -30,6 +30,7 @@ class Estimate:
     seeds_reach: float  # half-width over seeds alone; 0 with one seed, whose spread nobody knows
     rows: int = 0  # of each seed; 0 for a value that has no rows
     phrasings: int = 0
+    fewest: int = 0  # seeds of the side that has fewest; 0 where no side has seeds of its own
 
 
 def pack_rows(flags):

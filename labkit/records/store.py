@@ -81,7 +81,7 @@ def write(
         "name": name,
         "profile": profile,
         "machine": machine(),
-        "versions": {package: metadata.version(package) for package in STACK},
+        "versions": versions(),
         "made": datetime.now(UTC).strftime("%Y-%m-%d"),
         "seed": seed,
         "digest": digest,
@@ -101,6 +101,11 @@ def write(
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def versions():
+    """{package: version} of the libraries that measurements rest on."""
+    return {package: metadata.version(package) for package in STACK}
 
 
 def machine():
@@ -133,6 +138,13 @@ def data_digest(*families):
     return {f"data/{family}": _sha((DATA / family / "checksums.json").read_text()) for family in families}
 
 
+def training_digest():
+    """What a record of trained models depends on: the version of the numbers that `fit` gives."""
+    from labkit.train import RESULTS
+
+    return {"labkit.train.RESULTS": str(RESULTS)}
+
+
 def _families():
     return sorted(path.parent.name for path in DATA.glob("*/checksums.json"))
 
@@ -150,6 +162,8 @@ def stale(name, profile="gpu"):
         elif what.startswith("data/"):
             family = what.removeprefix("data/")
             now = data_digest(family)[what] if family in _families() else None
+        elif what in training_digest():
+            now = training_digest()[what]
         else:
             now = code_digest(what)[what] if (ROOT / what).exists() else None
         if now != stored:

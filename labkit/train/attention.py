@@ -14,17 +14,19 @@ from labkit.errors import LabkitError
 NAME = "labkit_packed"
 _grouping = {}  # see _ask_for_grouping; known only where attention without a mask is
 LARGEST_HEAD = 256  # what the flash kernels take
-SPECIAL = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "attention_dropout")
+SPECIAL = ("sliding_window", "attn_logit_softcapping", "attention_chunk_size", "attention_dropout",
+           "attn_pdrop")  # fmt: skip
+WINDOWS = ("sliding_window", "attention_chunk_size")
 # Layers that carry a state along a row would carry it from one packed row into the next.
 STATEFUL = ("mamba", "conv_", "linear_conv", "ssm_", "rwkv")
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
-def check_attention(model, pack=True):
-    """Raise LabkitError unless rows can be kept apart in this model.
+def check_attention(model, length, pack=True):
+    """Raise LabkitError unless rows of at most `length` tokens can be kept apart in this model.
 
     Its attention must be SDPA, the one kind that obeys `Batch.mask`; soft prompts shift positions, and layers
-    with a state of their own know no mask at all.
+    with a state of their own know no mask at all; and the mask knows no window.
     """
     adapter = getattr(model, "active_peft_config", None)
     if getattr(adapter, "is_prompt_learning", False):
@@ -39,6 +41,12 @@ def check_attention(model, pack=True):
         raise LabkitError(
             f"this model has layers that are no attention ({', '.join(sorted(kinds))}), in which packed rows "
             "would see each other. Pass pack=False"
+        )
+    windows = [size for name in WINDOWS if (size := getattr(config, name, None))]
+    if windows and length > min(windows) and getattr(config, "use_sliding_window", True):
+        raise LabkitError(
+            f"layers of this model look back {min(windows)} tokens, and rows may have {length}: fit would "
+            f"show them all. Pass length={min(windows)}, or use trl's SFTTrainer, without packing"
         )
     kind = getattr(model.config, "_attn_implementation", None)
     if kind not in (None, "sdpa"):

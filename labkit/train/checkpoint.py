@@ -69,6 +69,6 @@ def resume(path, mark, trainable, optimizer, scaler):
     optimizer.load_state_dict(whole["optimizer"])
     scaler.load_state_dict(whole["scaler"])
     torch.set_rng_state(whole["rng"])
-    if whole["cuda_rng"]:
-        torch.cuda.set_rng_state_all(whole["cuda_rng"])
+    for card, state in enumerate(whole["cuda_rng"][: torch.cuda.device_count()]):
+        torch.cuda.set_rng_state(state, card)  # written where there were more cards, perhaps
     return whole

@@ -98,7 +98,7 @@ def _abandon(on, stream, pool):
 class Signature:
     """All that a captured graph depends on; a run with an equal one may use the graph again."""
 
-    settings: tuple
+    settings: tuple  # of the run, and torch's precision of fp32 products
     model: str  # the modules, with their dropout and the like
     states: tuple  # merged, disabled or scaled adapters change what runs
     places: tuple  # where weights and buffers lie, and which are trained
@@ -110,6 +110,7 @@ def signature(model, **settings):
     states = tuple(str(getattr(module, flag, None)) for module in model.modules() for flag in flags)
     tensors = [*model.parameters(), *model.buffers()]
     places = tuple((tensor.data_ptr(), tensor.requires_grad, tensor.dtype) for tensor in tensors)
+    settings["float32"] = torch.get_float32_matmul_precision()
     return Signature(tuple(sorted(settings.items())), str(model), states, places)
 
 

@@ -73,7 +73,7 @@ def fit(
     on = next(model.parameters()).device
     precision = precision or env.precision(on)
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    check_attention(model, pack)
+    check_attention(model, length, pack)
     if not trainable:
         raise LabkitError("no weight of this model requires a gradient: there is nothing to train")
     mark = checkpoints.fingerprint(encoded, settings, trainable)
@@ -199,8 +199,9 @@ def _held_out_loss(take, model, encoded, batch, length, on):
 
 @contextmanager
 def _training(model, gradient_checkpointing):
-    """Training mode inside, evaluation mode after; no gradients are left behind."""
+    """Training mode inside, evaluation mode after; no gradients are found or left behind."""
     model.train()
+    model.zero_grad(set_to_none=True)
     if gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     try:

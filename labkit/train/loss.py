@@ -1,4 +1,4 @@
-"""Cross-entropy on the tokens that count, without ever holding all logits."""
+"""Cross-entropy on the tokens that count, never holding more than 1,024 positions' logits."""
 
 from contextlib import contextmanager
 

@@ -151,7 +151,7 @@ def collate(encoded, bins, length, pad=0, room=None):
 def room_for(encoded, plans):
     """The sizes of `counted` and `boundaries` that are enough for each of these lists of bins.
 
-    Rounded up, by an eighth at most, so that another plan over like rows needs the same.
+    Rounded up, by an eighth at most where they are large, so that another plan over like rows needs the same.
     """
     weighty = [sum(weight != 0 for weight in row.weights[1:]) for row in encoded]
     counted = max(sum(weighty[number] for numbers in bins for number in numbers) for bins in plans)

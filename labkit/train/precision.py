@@ -24,7 +24,8 @@ class Weights:
     Autocast would cast a weight each time it is used, and its gradient back each time. Here the model
     computes with 16-bit copies while the fp32 originals, the *masters*, are what the optimizer steps:
     `gather` brings gradients to the masters, `spread` brings stepped masters to the copies, each in one
-    kernel for all weights. The numbers are those of autocast. Costs 2 bytes a weight for the copy, which
+    kernel for all weights. The numbers are those of autocast, except that the gradient of a trained head that
+    is no embedding adds up over chunks of the loss in 16 bits. Costs 2 bytes a weight for the copy, which
     autocast would save for the backward pass anyway, and 2 more for a trained weight's 16-bit gradient.
     """
 

@@ -4,7 +4,12 @@ import math
 
 from labkit.errors import LabkitError
 
-SCHEDULES = ("linear", "cosine", "constant")
+# From 1 down to 0 (or not) over the share of the run that follows the warm-up.
+SCHEDULES = {
+    "linear": lambda share: 1 - share,
+    "cosine": lambda share: 0.5 * (1 + math.cos(math.pi * share)),
+    "constant": lambda share: 1.0,
+}
 
 
 def check_schedule(schedule, warmup, steps):
@@ -12,18 +17,15 @@ def check_schedule(schedule, warmup, steps):
     if not 0 <= warmup <= 1:
         raise LabkitError(f"warmup={warmup} is no share of the steps: for that many pass {warmup}/{steps}")
     if schedule not in SCHEDULES:
-        raise LabkitError(f"schedule={schedule!r}: it may be 'linear', 'cosine' or 'constant'")
+        raise LabkitError(f"schedule={schedule!r}: it may be {', '.join(map(repr, SCHEDULES))}")
 
 
 def rate(step, steps, warmup, schedule):
-    """Learning-rate factor of a step: linear warm-up, then decay towards 0 (or none)."""
-    ramp = max(1, round(warmup * steps))
+    """Learning-rate factor of a step: linear warm-up over a share of the steps, then a schedule."""
+    ramp = round(warmup * steps)
     if step < ramp:
         return (step + 1) / ramp
-    share = (step - ramp) / max(1, steps - ramp)
-    if schedule == "constant":
-        return 1.0
-    return 1 - share if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+    return SCHEDULES[schedule]((step - ramp) / max(1, steps - ramp))
 
 
 def groups(trainable, weight_decay):
