@@ -63,7 +63,8 @@ def test_a_job_sees_its_card_and_prints_to_its_log(monkeypatch, tmp_path):
 
     monkeypatch.setattr("labkit.__main__.main", command)
     log, given = tmp_path / "a.log", {**os.environ, "LABKIT_MODEL": "mine"}
-    process = multiprocessing.get_context("fork").Process(target=jobs._work, args=(["bench", "x"], log, "7", given))
+    work = {"target": jobs._work, "args": (["bench", "x"], log, "7", given)}
+    process = multiprocessing.get_context("fork").Process(**work)
     process.start()
     process.join(60)
     assert process.exitcode == 5 and log.read_text() == f"['bench', 'x'] 7 mine {ROOT}\n"

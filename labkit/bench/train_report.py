@@ -9,8 +9,8 @@ TITLES = {
     "smoke": "A trial (1 x 256 tokens)",
 }
 NOTE = (
-    "A step's price is the difference between a longer and a shorter run: the median of the repeats, and their "
-    "range. A whole run was made once: captures and compiling count, preparing the data does not."
+    "A step's price is the difference between a longer and a shorter run: the median of the repeats and "
+    "their range. A whole run was made once: captures and compiling count, preparing the data does not."
 )
 
 
