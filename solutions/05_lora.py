@@ -1,0 +1,789 @@
+# ---
+# jupyter:
+#   kernelspec: {display_name: Python 3, language: python, name: python3}
+# ---
+# Lesson 05. `python -m labkit build 05` makes both notebooks from this file.
+
+# %% [markdown]
+# # 05 · LoRA: low-rank adaptation
+#
+# | You will be able to | You need first | Measured budget |
+# |---|---|---|
+# | write LoRA, choose its rank, alpha and rate, merge it, swap it | lessons 00 and 01 | {{budget}} |
+#
+# Lesson 01 counted what training a weight costs: its gradient and AdamW's two states, 12 bytes beside the
+# weight itself. So train fewer of them. **LoRA** freezes the model and trains a small change beside each
+# linear layer: in this model 4.9 million weights instead of 134.5 million.
+#
+# The change of a matrix W is written as the product of two thin ones, W + s · B A, with a **rank** r that is
+# far smaller than W. You will build it, prove it equal to peft, train it against full finetuning, and look
+# into the change that full finetuning makes.
+
+# %%
+import copy
+import math
+from pathlib import Path
+from statistics import mean
+
+import torch
+from IPython.display import Markdown
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from labkit import (
+    budget, check, claims, device, fit, generate, load, load_model, load_tokenizer, machine, plots, profile,
+    record, score, seed_everything, solve,
+)
+from labkit.bench import lora_report, methods_report
+from labkit.memory import SHAPES, Setting, predict
+from labkit.methods.low_rank import (
+    LoRALinear, energy, linear_shapes, lora_weights, low_rank, shuffled, updates,
+)
+from labkit.methods.quantize import linears
+from labkit.records import store
+
+# %%
+SEED = 0
+numbers = budget(
+    cpu=dict(steps=30, batch=1, length=512, full_lr=3e-4, lora_lr=3e-3, rows=32, voice_steps=6,
+             answer=80),
+    gpu=dict(steps=300, batch=8, length=512, full_lr=3e-4, lora_lr=3e-3, rows=1000, voice_steps=60,
+             answer=80),
+    smoke=dict(steps=1, batch=1, length=256, full_lr=3e-4, lora_lr=3e-3, rows=2, voice_steps=1,
+               answer=4),
+)
+seed_everything(SEED)
+print(f"profile {profile()} on {machine()}")
+
+# %% [markdown]
+# ## Predict
+#
+# Write your answers down first.
+#
+# 1. LoRA of rank 16 beside every linear layer but the head: what share of this model's weights is that?
+# 2. Is LoRA's best learning rate lower than full finetuning's, equal, or higher?
+# 3. With rank 1 each layer's change is one column times one row. How many points of exact answers does that
+#    lose against rank 16, if both have their best rate?
+# 4. You add LoRA and have trained nothing yet. Do the outputs change?
+#
+# ## The change is factored, not W
+#
+# You will read "W ≈ A × B" in many places. That is not LoRA, and would ruin the model: W is not of low rank.
+# LoRA keeps W as it is and factors the **change**:
+#
+# y = W x + s · B (A x), with A of shape (r, in), B of shape (out, r), and s = alpha / r.
+#
+# A takes x down to r numbers, B brings them up to the width of the output. That is r · (in + out) weights
+# beside in · out. (claims lora-formula and lora-rank)
+
+# %% tags=["nbval-check-output"]
+for out, inside, r in ((500, 500, 4), (1024, 1024, 16), (4096, 4096, 16)):
+    count = lora_weights({"W": (out, inside)}, r)
+    print(f"{out} x {inside}, r={r}: {count:,} weights of {out * inside:,}, {count / out / inside:.2%}")
+
+# %% [markdown]
+# ## Exercise 05.1: the forward pass
+#
+# {{exercise:05.1}}
+#
+# In plain Python, for one token.
+#
+# {{hint:05.1}}
+
+# %% tags=["exercise"]
+def lora_forward(x, W, A, B, alpha):
+    """W x + (alpha / r) B A x, for one token.
+
+    x: list of `in` floats. W: (out, in), A: (r, in), B: (out, r), each a list of rows. Returns a list of
+    `out` floats.
+    """
+    # BEGIN SOLUTION
+    def times(matrix, vector):
+        return [sum(w * v for w, v in zip(row, vector, strict=True)) for row in matrix]
+
+    change = times(B, times(A, x))
+    return [y + alpha / len(A) * c for y, c in zip(times(W, x), change, strict=True)]
+    # END SOLUTION
+
+
+# %%
+check("05.1", lora_forward)
+
+# %% [markdown]
+# ## Build
+#
+# The same as a module. A starts as small random numbers, uniform within 1/√in, as peft has it; B starts at 0.
+
+# %%
+class LoRA(torch.nn.Module):
+    """W x + (alpha / r) B A x: W is frozen, A and B are trained."""
+
+    def __init__(self, linear, r, alpha):
+        super().__init__()
+        out, inside = linear.weight.shape
+        self.linear = linear.requires_grad_(False)                         # W: (out, in)
+        self.A = torch.nn.Parameter(torch.empty(r, inside).uniform_(-1, 1) / math.sqrt(inside))
+        self.B = torch.nn.Parameter(torch.zeros(out, r))
+        self.scaling = alpha / r
+
+    def forward(self, x):                                                  # (batch, seq, in)
+        return self.linear(x) + self.scaling * (x @ self.A.T @ self.B.T)   # (batch, seq, out)
+
+
+def with_lora(model, r, alpha):
+    """Freeze a model and put LoRA beside every linear layer but the head, in place."""
+    model.requires_grad_(False)
+    for name, layer in linears(model).items():
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, LoRA(layer, r, alpha))
+    return model
+
+
+# %% tags=["nbval-check-output"]
+tokenizer = load_tokenizer()
+base = load_model(on=torch.device("cpu"))
+base_weights = base.num_parameters()
+inputs = tokenizer("The tent arrived with a", return_tensors="pt")
+ours = with_lora(copy.deepcopy(base), r=16, alpha=32)
+
+attention = ours.model.layers[0].self_attn
+for name in ("q_proj", "v_proj"):
+    layer = getattr(attention, name)
+    print(name, "W", *layer.linear.weight.shape, " A", *layer.A.shape, " B", *layer.B.shape)
+trained = sum(weight.numel() for weight in ours.parameters() if weight.requires_grad)
+print(f"{trained:,} trained weights, {trained / base_weights:.1%} of the base's {base_weights:,}")
+
+# %% [markdown]
+# The first guess: 3.6%. And v is narrower than q: this model has 9 query heads and 3 key and value heads, so
+# LoRA on k and v is smaller too. Many counts that go round forget this.
+#
+# ## A start that changes nothing
+#
+# B is 0, so B A is 0, and step 0 computes what the base computes. Why not let both be 0? Look at the
+# gradients. With G the gradient of the loss with respect to the output, that of B is s · G (A x)ᵀ and that of
+# A is s · Bᵀ G xᵀ. Each passes through the other.
+
+# %% tags=["nbval-check-output"]
+seed_everything(SEED)
+layer = base.model.layers[12].mlp.up_proj
+x, target = torch.randn(64, 576), torch.randn(64, 1536)
+for a, b in (("random", "zero"), ("zero", "zero"), ("random", "random")):
+    start = LoRA(copy.deepcopy(layer), r=4, alpha=8)
+    start.A.data *= a == "random"
+    start.B.data += 0.1 * torch.randn(1536, 4) * (b == "random")
+    (start(x) - target).square().mean().backward()
+    learns = [name for name in "AB" if getattr(start, name).grad.abs().max() > 0]
+    same = torch.equal(start(x), layer(x))
+    print(f"A {a}, B {b}: output unchanged {same}, gradients of {' and '.join(learns) or 'neither'}")
+
+# %% [markdown]
+# With A random and B zero, B learns in the first step, and A from the second on. With both zero nothing ever
+# moves. With both random the model is damaged before training begins.
+
+# %% tags=["nbval-check-output"]
+with torch.no_grad():
+    logits = {name: model(**inputs).logits for name, model in (("base", base), ("LoRA", ours))}
+print("step 0 gives the base's logits, to the last bit:", torch.equal(logits["base"], logits["LoRA"]))
+
+# %% [markdown]
+# The fourth guess: no output changes.
+#
+# ## Exercise 05.2: a start that changes nothing
+#
+# {{exercise:05.2}}
+#
+# {{hint:05.2}}
+
+# %% tags=["exercise"]
+def init_lora(noise, inside, out, r):
+    """Starting A (r, inside) and B (out, r) of a LoRA layer: step 0 must change nothing, step 1 must learn.
+
+    noise: a list of more floats than you need, uniform between -1 and 1. Take them in order, row by row, and
+    divide by the square root of `inside`. Returns (A, B), each a list of rows of float.
+    """
+    # BEGIN SOLUTION
+    A = [[value / inside**0.5 for value in noise[i * inside : (i + 1) * inside]] for i in range(r)]
+    return A, [[0.0] * r for _ in range(out)]
+    # END SOLUTION
+
+
+# %%
+check("05.2", init_lora)
+
+# %% [markdown]
+# ## Exercise 05.3: count the trained weights
+#
+# {{exercise:05.3}}
+#
+# Mind grouped-query attention: how wide are k and v?
+#
+# {{hint:05.3}}
+
+# %% tags=["exercise"]
+def count_lora(hidden, layers, heads, kv_heads, head_dim, inter, vocab, r, targets):
+    """Weights that LoRA of rank r trains in a Llama-like model.
+
+    targets: list of names among "q", "k", "v", "o", "gate", "up", "down", adapted in every layer. q and o
+    connect `hidden` with all `heads`, k and v `hidden` with the `kv_heads`, each `head_dim` wide; gate, up
+    and down connect `hidden` with `inter`. Embedding and head (`vocab`) stay as they are. Returns an int.
+    """
+    # BEGIN SOLUTION
+    q, kv = heads * head_dim, kv_heads * head_dim
+    width = {"q": q, "k": kv, "v": kv, "o": q, "gate": inter, "up": inter, "down": inter}
+    return layers * sum(r * (hidden + width[name]) for name in targets)
+    # END SOLUTION
+
+
+# %%
+check("05.3", count_lora)
+
+# %% tags=["nbval-check-output"]
+ATTENTION, MLP = ["q", "k", "v", "o"], ["gate", "up", "down"]
+
+
+def count(shape, r, targets):
+    """Trained weights of a known shape, by the reference of exercise 05.3."""
+    s = SHAPES[shape]
+    return solve("05.3")(s.hidden, s.layers, s.heads, s.kv_heads, s.head_dim, s.inter, s.vocab, r, targets)
+
+
+for targets in (["q", "v"], ATTENTION, MLP, ATTENTION + MLP):
+    here, large = count("smollm2-135m", 16, targets), count("7b", 16, targets)
+    print(f"r=16 on {' '.join(targets):<20} here {here:>9,} ({here / base_weights:.2%}),",
+          f"7B {large:>10,}, {2 * large / 1e6:3.0f} MB in 16 bits")
+same = count("smollm2-135m", 16, ATTENTION + MLP) == trained == lora_weights(linear_shapes(base), 16)
+print("equal to what the module trains, and to labkit's count:", same)
+
+# %% [markdown]
+# The share is larger in a small model: r · (in + out) grows with the width, W with its square. A 7B model has
+# 14 GB of 16-bit weights, and an adapter of it tens of MB (claim lora-size).
+#
+# ## Prove it: peft
+#
+# peft is what the field uses. Put random numbers into A and B, because a B of 0 would hide every error, copy
+# them into peft's model, and compare logits and gradients in fp32.
+
+# %%
+config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+theirs = get_peft_model(copy.deepcopy(base), config)
+torch.manual_seed(SEED)
+pairs = []
+for name in linears(base):
+    mine, other = ours.get_submodule(name), theirs.get_submodule(f"base_model.model.{name}")
+    torch.nn.init.normal_(mine.B, std=0.02)
+    other.lora_A["default"].weight.data = mine.A.data.clone()
+    other.lora_B["default"].weight.data = mine.B.data.clone()
+    pairs += [(mine.A, other.lora_A["default"].weight), (mine.B, other.lora_B["default"].weight)]
+
+# %% tags=["nbval-check-output"]
+outputs = [model(**inputs, labels=inputs.input_ids) for model in (ours, theirs)]
+sum(output.loss for output in outputs).backward()
+far = (outputs[0].logits - logits["base"]).abs().max()
+apart = (outputs[0].logits - outputs[1].logits).abs().max()
+print(f"{len(pairs)} matrices copied; the adapter changes the logits by more than 1: {bool(far > 1)}")
+print("logits equal to 1e-5 of the largest:", bool(apart <= 1e-5 * outputs[1].logits.abs().max()))
+off_by = max((a.grad - b.grad).norm() / b.grad.norm() for a, b in pairs)
+print("gradients equal to 1e-4, all of them:", bool(off_by < 1e-4))
+
+# %% [markdown]
+# It is the same method. From here on the lesson trains peft's, which also saves, loads and swaps adapters.
+# `labkit.methods.low_rank` has ours again, with dropout, rsLoRA and merging.
+
+# %% [markdown]
+# ## Train: every weight against 3.6% of them
+#
+# The same rows, steps and tokens a step; each with a learning rate that did well for it in a recorded sweep
+# of 300 steps: 3e-4 for full finetuning, ten times that for LoRA. On the CPU budget both see some 150 of the
+# 4,000 rows.
+
+# %%
+ours = theirs = outputs = pairs = mine = other = None                      # their memory is wanted below
+data = load("tickets")
+size = len(data["test"])
+test = data["test"].select([i * size // numbers.rows for i in range(numbers.rows)])
+options = dict(steps=numbers.steps, batch=numbers.batch, length=numbers.length, seed=SEED)
+runs, scores = {}, {}
+
+full = load_model()
+runs["full"] = fit(full, data["train"], tokenizer, lr=numbers.full_lr, **options)
+print(runs["full"])
+scores["full"] = score(full, tokenizer, test, batch_size=250, max_new_tokens=numbers.answer)
+
+# %%
+seed_everything(SEED)
+model = get_peft_model(load_model(), config)
+runs["LoRA"] = fit(model, data["train"], tokenizer, lr=numbers.lora_lr, **options)
+print(runs["LoRA"])
+scores["LoRA"] = score(model, tokenizer, test, batch_size=250, max_new_tokens=numbers.answer)
+
+# %%
+print("        trained weights   loss at end   valid   exact  seconds  tokens/s")
+ends = {name: mean(run.losses[-10:]) for name, run in runs.items()}
+for name, run in runs.items():
+    found = scores[name]
+    print(f"{name:<7}{run.trainable:>16,}{ends[name]:>14.3f}{found.valid:>8.1%}{found.exact:>8.1%}"
+          f"{run.seconds:>9.0f}{run.tokens_per_second:>10,.0f}")  # fmt: skip
+print(f"on {numbers.rows} test rows")
+
+# %%
+share = runs["LoRA"].trainable / runs["full"].trainable
+title = f"Loss at the end: {ends['LoRA']:.2f} with {share:.1%} of the weights, {ends['full']:.2f} with all"
+fig, axes = plots.figure(title, "step", "loss per answer token (nats)")
+for (name, run), style, colour in zip(runs.items(), ("-", "--"), plots.COLOURS, strict=False):
+    axes.plot(range(1, run.steps + 1), run.losses, style, color=colour, label=name)
+axes.set_yscale("log")
+axes.yaxis.set_major_formatter("{x:g}")
+axes.yaxis.set_minor_formatter("")
+axes.legend(frameon=False)
+finding = ", ".join(f"{name} from {run.losses[0]:.2f} to {ends[name]:.2g}" for name, run in runs.items())
+plots.show(fig, f"Line plot of training loss over {numbers.steps} steps: {finding}.")
+
+# %% tags=["nbval-check-output", "smoke-skip-compare"]
+for name, run in runs.items():
+    print(f"{name}: the loss fell by more than half:", ends[name] < 0.5 * run.losses[0])
+
+# %% [markdown]
+# One seed and few rows: this shows that both learn, not which is better. The records below have three seeds,
+# 5,000 rows, and a learning rate tuned for each.
+#
+# ## The same run as the field writes it
+#
+# trl makes the adapter itself from `peft_config`. On the GPU budget `fit` packs about 39 rows into a step, so
+# trl gets 39.
+
+# %% tags=["gpu"]
+# %%gpu
+from trl import SFTConfig, SFTTrainer
+
+settings = SFTConfig(
+    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39,
+    learning_rate=numbers.lora_lr, warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True,
+    gradient_checkpointing=False, max_length=512, save_strategy="no", logging_steps=100, report_to="none",
+    disable_tqdm=True, seed=SEED,
+)  # fmt: skip
+trainer = SFTTrainer(
+    load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
+    peft_config=config, processing_class=tokenizer,
+)  # fmt: skip
+seconds = trainer.train().metrics["train_runtime"]
+theirs = score(trainer.model, tokenizer, test, batch_size=250, progress=False)
+print(f"trl: {theirs.exact:.1%} exact after {seconds:.0f} s of training")
+print(f"fit: {scores['LoRA'].exact:.1%} exact after {runs['LoRA'].seconds:.0f} s of training")
+
+# %% [markdown]
+# ## Is the update low-rank?
+#
+# LoRA assumes that the change which finetuning needs is of low rank. You have just trained every weight, so
+# look: subtract, and take the **singular values** of the difference. A matrix is a sum of rank-1 matrices;
+# the singular values are their sizes, the largest first. For comparison, shuffle the entries of the same
+# change: same numbers, no structure.
+
+# %%
+start = base.state_dict()
+change = updates(start, full.state_dict())
+PLACE = "model.layers.12.mlp.up_proj.weight"
+update = change[PLACE]                                                     # (1536, 576)
+kinds = {"the update": update, "the same, shuffled": shuffled(update, SEED), "W itself": start[PLACE]}
+held = {name: energy(matrix).tolist() for name, matrix in kinds.items()}
+
+RANKS = (1, 4, 16, 64, 256)
+print("share of the squared norm that the first directions hold, by rank")
+print(f"{'':<20}" + "".join(f"{rank:>8}" for rank in RANKS))
+for name, shares in held.items():
+    print(f"{name:<20}" + "".join(f"{shares[rank - 1]:>8.1%}" for rank in RANKS))
+
+# %%
+first, mixed = (held[name][15] for name in ("the update", "the same, shuffled"))
+title = f"16 of 576 directions hold {first:.0%} of the update, and {mixed:.0%} once it is shuffled"
+fig, axes = plots.figure(title, "place of the singular value", "size (1 = the largest of the update)")
+largest = torch.linalg.matrix_norm(update, 2).item()
+for name, style, colour in zip(list(kinds)[:2], ("-", "--"), plots.COLOURS, strict=False):
+    values = (torch.linalg.svdvals(kinds[name]) / largest).tolist()
+    axes.plot(range(1, len(values) + 1), values, style, color=colour, label=name)
+axes.axvline(16, color="grey", linewidth=1, linestyle=":", label="rank 16")
+axes.set_xscale("log")
+axes.set_ylim(bottom=0)
+axes.xaxis.set_major_formatter("{x:g}")
+axes.legend(frameon=False)
+plots.show(fig, f"Line plot of singular values of one layer's update and of its shuffled twin. {title}.")
+
+# %% tags=["nbval-check-output"]
+print("the update is nearer to rank 16 than its shuffled twin:", first > 1.5 * mixed)
+print("W itself is not of low rank, 16 directions hold under 15%:", held["W itself"][15] < 0.15)
+cut = low_rank(update, 16)
+lost = ((update - cut).norm() / update.norm()).item() ** 2
+print("what cutting to rank 16 loses is the rest:", abs(lost - (1 - first)) < 1e-3)
+
+# %% [markdown]
+# The update has structure: a few directions are much larger than the rest. But it is not of low rank: a long
+# tail follows. Whether the tail matters is another question, and one that only a score can answer. So cut
+# every layer's update to rank 16, the nearest matrix of that rank, and score the model again. The shuffled
+# update, cut the same way, is the control; embedding and norms keep their whole change.
+
+# %% tags=["gpu"]
+# %%gpu
+@torch.no_grad()
+def with_change(cut):
+    """The fully finetuned model, each linear layer's change replaced by `cut` of it."""
+    weights = dict(full.named_parameters())
+    for name, delta in change.items():
+        weights[name].copy_(start[name].to(delta.device) + cut(delta))
+    return full
+
+
+for name, cut in {
+    "rank 16, shuffled": lambda delta: low_rank(shuffled(delta, SEED), 16),
+    "rank 16": lambda delta: low_rank(delta, 16),
+    "whole": lambda delta: delta,
+}.items():
+    found = score(with_change(cut), tokenizer, test, batch_size=250, progress=False)
+    print(f"{name:<18}{found.exact:.1%} exact")
+
+# %% [markdown]
+# The recorded run has three seeds and five ranks (claim lora-lowrank):
+
+# %%
+Markdown("\n".join(lora_report.low_rank_table()))
+
+# %% [markdown]
+# ## Exercise 05.4: the nearest matrix of a rank
+#
+# {{exercise:05.4}}
+#
+# {{hint:05.4}}
+
+# %% tags=["exercise"]
+def truncate(U, S, V, rank):
+    """The matrix of this rank that is nearest to U diag(S) V.
+
+    U: (out, k) and V: (k, in), lists of rows; S: list of k singular values, the largest first, as
+    torch.linalg.svd gives them. rank: at most k. Returns a matrix (out, in), as a list of rows.
+    """
+    # BEGIN SOLUTION
+    columns = range(len(V[0]))
+    return [[sum(row[i] * S[i] * V[i][j] for i in range(rank)) for j in columns] for row in U]
+    # END SOLUTION
+
+
+# %%
+check("05.4", truncate)
+
+# %% tags=["nbval-check-output"]
+full = change = kinds = None                                               # gigabytes, wanted no more
+small = torch.randn(6, 5, generator=torch.Generator().manual_seed(SEED))
+parts = [part.tolist() for part in torch.linalg.svd(small, full_matrices=False)]
+mine = torch.tensor(solve("05.4")(*parts, 2))
+print("equal to labkit's low_rank:", torch.allclose(mine, low_rank(small, 2), atol=1e-5))
+print("rank:", torch.linalg.matrix_rank(mine).item())
+
+# %% [markdown]
+# ## Alpha, and what happens as r grows
+#
+# s = alpha / r scales the change. It acts like a learning rate, so rank and rate cannot be told apart unless
+# you know what s does. Three habits: alpha fixed, alpha = 2r, and **rsLoRA**, which divides by √r instead.
+# Take one AdamW step on one layer and measure the norm of the change, s · ‖B A‖.
+
+# %%
+def first_change(r, alpha, rslora):
+    """Norm of one layer's change after one AdamW step at 1e-3."""
+    torch.manual_seed(SEED)
+    adapted = LoRALinear(copy.deepcopy(layer), r, alpha, rslora=rslora)
+    optimizer = torch.optim.AdamW([adapted.lora_A, adapted.lora_B], lr=1e-3)
+    (adapted(x) - target).square().mean().backward()
+    optimizer.step()
+    return adapted.delta().norm().item()
+
+
+# %% tags=["nbval-check-output"]
+habits = {"alpha = 16": (lambda r: 16, False), "alpha = 2r": (lambda r: 2 * r, False),
+          "rsLoRA, alpha = 16": (lambda r: 16, True)}  # fmt: skip
+print(f"{'norm after one step':<20}" + "".join(f"{f'r={r}':>8}" for r in (4, 16, 64)) + "   r=64 over r=4")
+for name, (alpha, rslora) in habits.items():
+    norms = [first_change(r, alpha(r), rslora) for r in (4, 16, 64)]
+    print(f"{name:<20}" + "".join(f"{norm:>8.2f}" for norm in norms) + f"{norms[-1] / norms[0]:>12.1f}")
+
+# %% [markdown]
+# Why: AdamW's first step moves every entry of B by the learning rate, whatever the scaling. Each of the r
+# columns then adds a term of about equal size and random direction, so ‖B A‖ grows as √r. Alpha fixed makes
+# that 1/√r: a larger rank learns more slowly. Alpha = 2r makes it √r: a larger rank takes larger steps, and
+# wants a lower rate. rsLoRA keeps it level, in the hope that one learning rate serves all ranks. This is the
+# first step; what is best after hundreds must be measured.
+#
+# ## Exercise 05.5: keep the scaling
+#
+# {{exercise:05.5}}
+#
+# {{hint:05.5}}
+
+# %% tags=["exercise"]
+def same_scaling(alpha, r, new_r, rslora):
+    """The alpha that keeps the scaling of the change when the rank goes from r to new_r.
+
+    The scaling is alpha / r, or alpha / sqrt(r) with rslora=True. Returns a float.
+    """
+    # BEGIN SOLUTION
+    ratio = new_r / r
+    return alpha * (math.sqrt(ratio) if rslora else ratio)
+    # END SOLUTION
+
+
+# %%
+check("05.5", same_scaling)
+
+# %% [markdown]
+# ## Rank, targets and learning rate: the record
+#
+# Everything in this section is recorded, on a GPU. Each method was swept over learning rates, further out
+# where the best was at an end. It is peft's LoRA, with alpha = 2r unless the name says otherwise: `a32` is
+# alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say which layers have an adapter;
+# without, all linear ones have.
+
+# %%
+whole = store.read("methods_tickets")
+methods = whole["values"]["methods"] if whole else {}
+kin = {name: found for name, found in methods.items() if name.startswith(("full", "lora", "rslora", "dora"))}
+kin = dict(sorted(kin.items(), key=lambda pair: (pair[0].rpartition("-r")[0], pair[1]["trainable"])))
+only = whole and {**whole, "values": {**whole["values"], "methods": kin}}
+Markdown("\n".join(methods_report.lines(only)) if kin else methods_report.text())
+
+# %%
+print("exact, one seed, on rows that choose the learning rate")
+for name, found in kin.items():
+    sweep = sorted((float(rate), value) for rate, value in found["rates"].items())
+    print(f"{name:<14}" + "  ".join(f"{rate:g}: {value:.1%}" for rate, value in sweep))
+
+# %%
+shown = [name for name in ("full", "lora-r1", "lora-r16", "lora-r256") if name in kin]
+if len(shown) == 4:
+    times = kin["lora-r16"]["rate"] / kin["full"]["rate"]
+    title = f"LoRA r=16 wants {times:.2g} times the learning rate of full finetuning"
+    fig, axes = plots.figure(title, "learning rate", "exact on rows that choose the rate (%)")
+    styles = zip(("o-", "s--", "^-.", "D:"), plots.COLOURS, strict=False)
+    for name, (style, colour) in zip(shown, styles, strict=False):
+        sweep = sorted((float(rate), 100 * value) for rate, value in kin[name]["rates"].items())
+        axes.plot(*zip(*sweep, strict=True), style, color=colour, label=name)
+    axes.set_xscale("log")
+    axes.legend(frameon=False)
+    best = ", ".join(f"{name} best at {kin[name]['rate']:g}" for name in shown)
+    plots.show(fig, f"Line plot of score over learning rate: {best}.")
+
+# %% [markdown]
+# The second guess: higher, and the best rate falls as the rank grows, as alpha = 2r made you expect. Too high
+# a rate ends near 0%, so a comparison of ranks at one rate says more about the rate than about ranks. The
+# third guess: compare `lora-r1` with `lora-r16`, and the gap between them with the spread over seeds.
+#
+# Does the best rate move with the batch? (claim hp-lr)
+
+# %%
+Markdown("\n".join(lora_report.batch_table()))
+
+# %% [markdown]
+# **DoRA** splits each weight into a length and a direction, and adapts the direction by LoRA. It trains
+# little more; whether it scores more, claim lora-dora says.
+#
+# ## What is forgotten
+#
+# A model that learns tickets loses something elsewhere: the loss on plain English, which no method trained
+# on, rises. Less so with LoRA, as is often said? Both that loss and the score depend on the learning rate. So
+# compare at equal scores (claim lora-forget):
+
+# %%
+lora_report.plot()
+
+# %%
+Markdown("\n".join(lora_report.forget_table()))
+
+# %% [markdown]
+# ## Merge
+#
+# B A has the shape of W, so after training the change can be added to W: the same outputs, and one matrix
+# product instead of three. `merge_and_unload` does it, and gives back an ordinary model.
+
+# %% tags=["nbval-check-output"]
+extra = solve("05.3")(576, 30, 9, 3, 64, 1536, 49152, 16, ATTENTION + MLP)
+inside = sum(layer.weight.numel() for layer in linears(base).values())
+print(f"unmerged, a token takes {extra / inside:.1%} more multiplications in the linear layers; merged, none")
+
+model = model.cpu()
+merged = copy.deepcopy(model).merge_and_unload()
+print("a plain model again:", type(merged) is type(base), merged.num_parameters() == base_weights)
+with torch.no_grad():
+    apart, together = (each(**inputs).logits for each in (model, merged))
+print("same logits to 1e-5 of the largest:", bool((apart - together).abs().max() <= 1e-5 * apart.abs().max()))
+print("and not the base's:", bool((apart - logits["base"]).abs().max() > 1e-2))
+merged = None
+
+# %% [markdown]
+# The extra products are few, but each is one more kernel to launch. What that costs, when a call is bound by
+# launches and when by arithmetic (claim lora-merge):
+
+# %%
+Markdown("\n".join(lora_report.merge_table()))
+
+# %% [markdown]
+# Merging has a trap: nothing in W says that it was done. Twice is wrong, and so is a base in 4 bits that was
+# never meant to hold such numbers (lesson 06).
+#
+# ## Exercise 05.6: merge
+#
+# {{exercise:05.6}}
+#
+# {{hint:05.6}}
+
+# %% tags=["exercise"]
+def merge(layer):
+    """The layer with its change inside W, and a merged layer as it is.
+
+    layer: a dict with "W" (out, in), "A" (r, in), "B" (out, r), each a list of rows, "alpha", "dropout" (the
+    share of inputs of A that training drops) and "merged" (bool). Returns a new dict with the same keys:
+    W + (alpha / r) B A and merged True; A, B, alpha and dropout unchanged. Do not change `layer` itself.
+    """
+    # BEGIN SOLUTION
+    if layer["merged"]:
+        return dict(layer)
+    A, B = layer["A"], layer["B"]
+    columns = list(zip(*A, strict=True))
+    change = [[sum(b * a for b, a in zip(row, column, strict=True)) for column in columns] for row in B]
+    scaling = layer["alpha"] / len(A)
+    rows = zip(layer["W"], change, strict=True)
+    return {**layer, "merged": True,
+            "W": [[w + scaling * d for w, d in zip(*pair, strict=True)] for pair in rows]}
+    # END SOLUTION
+
+
+# %%
+check("05.6", merge)
+
+# %% [markdown]
+# ## Two adapters on one base
+#
+# Unmerged adapters have their own advantage: one base in memory, many adapters beside it. Train a second one,
+# for another job: replying to customers in the shop's voice (`voice`). The tickets adapter stands by, frozen.
+
+# %%
+from labkit.tasks import tickets, voice
+
+model = model.to(device())
+model.add_adapter("voice", config)
+model.set_adapter("voice")
+replies = load("voice", quality="gold")["train"]
+voiced = fit(model, replies, tokenizer, lr=numbers.lora_lr, batch=numbers.batch, length=numbers.length,
+             steps=numbers.voice_steps, seed=SEED)  # fmt: skip
+print(voiced)
+model.save_pretrained("out/adapters")  # the first adapter in this folder, the other in voice/
+
+# %% tags=["nbval-check-output"]
+files = {"tickets": Path("out/adapters"), "voice": Path("out/adapters/voice")}
+for name, folder in files.items():
+    size = (folder / "adapter_model.safetensors").stat().st_size
+    print(f"{name}: {size / 1e6:.1f} MB, 4 bytes a weight: {0 <= size - 4 * trained < 100_000};",
+          f"in 16 bits it would be {2 * trained / 1e6:.1f} MB, the base {2 * base_weights / 1e6:.0f} MB")
+
+# %% [markdown]
+# Load both onto a fresh base, and switch.
+
+# %%
+served = PeftModel.from_pretrained(load_model(), files["tickets"], adapter_name="tickets")
+served.load_adapter(files["voice"], adapter_name="voice")
+message = "Hi, I would like to return my Kestrel 2 tent from order 48213, it came on 3 March. It is urgent!"
+for name, prompt in (("tickets", tickets.render(message)), ("voice", voice.render(message))):
+    served.set_adapter(name)
+    answer = generate(served, tokenizer, [prompt], max_new_tokens=numbers.answer, progress=False)[0]
+    print(f"{name}: {answer}\n")
+
+# %% tags=["nbval-check-output"]
+served = served.cpu()
+seen = {}
+with torch.no_grad():
+    for name in ("tickets", "voice"):
+        served.set_adapter(name)
+        seen[name] = served(**inputs).logits
+    served.set_adapter("tickets")
+    again = served(**inputs).logits
+    with served.disable_adapter():
+        off = served(**inputs).logits
+print("the two adapters give different outputs:", bool((seen["tickets"] - seen["voice"]).abs().max() > 1e-2))
+print("back to the first, same output:", torch.equal(again, seen["tickets"]))
+print("it is what the trained model gave:", torch.allclose(again, apart, atol=1e-4))
+print("off, the base's output:", torch.equal(off, logits["base"]))
+
+# %% [markdown]
+# An adapter belongs to the base that it was trained on. If the base changes, the adapter's change is added to
+# other weights. How much of it is lost then (claim lora-rebase):
+
+# %%
+Markdown("\n".join(lora_report.rebase_table()))
+
+# %% [markdown]
+# ## Memory and time
+#
+# The predictor of lesson 01, for a step of the plain loop, 8 x 512 tokens, LoRA of rank 16 on all linear
+# layers:
+
+# %% tags=["nbval-check-output"]
+settings = {name: Setting("smollm2-135m", method=name, batch=8, seq=512) for name in ("full", "lora")}
+reports = {name: predict(setting) for name, setting in settings.items()}
+print(f"{'GB':<17}{'full':>8}{'LoRA':>8}")
+for kind in ("weights", "optimizer", "casts", "activations", "logits and loss", "workspace"):
+    sizes = [report.categories.get(kind, 0) / 1e9 for report in reports.values()]
+    print(f"{kind:<17}" + "".join(f"{size:>8.2f}" for size in sizes))
+print(f"{'peak':<17}" + "".join(f"{report.peak_allocated / 1e9:>8.2f}" for report in reports.values()))
+states = {"full": 12 * base_weights, "LoRA": 12 * trained}
+print(f"gradients and states: {states['full'] / 1e9:.2f} GB for full, {states['LoRA'] / 1e9:.2f} GB for LoRA")
+
+# %% tags=["gpu"]
+# %%gpu
+from labkit.memory.apart import measure_apart
+
+print(f"{'':<6}{'predicted':>12}{'measured':>12}{'error':>8}")
+for name, setting in settings.items():
+    said, measured = reports[name].peak_allocated, measure_apart(setting).peak_allocated
+    print(f"{name:<6}{said / 1e9:>9.3f} GB{measured / 1e9:>9.3f} GB{said / measured - 1:>8.1%}")
+
+# %% [markdown]
+# LoRA saves gradients and states: nearly all of them. The weights stay, and the activations barely shrink,
+# because the gradient has to pass through every frozen layer. In a small model with long batches that is most
+# of the memory; in a 7B model with a short batch the states are.
+#
+# Time: a step of full finetuning is three products a weight: forward, the gradient of the input, the
+# gradient of the weight. LoRA spares the third for W and adds small ones, so it needs about two thirds of the
+# arithmetic. The small products are kernels of their own, so with small batches on a GPU it may well be
+# slower (claim lora-speed):
+
+# %%
+Markdown("\n".join(lora_report.speed_table()))
+
+# %%
+record(seed=SEED, full_exact=scores["full"].exact, lora_exact=scores["LoRA"].exact,
+       full_seconds=runs["full"].seconds, lora_seconds=runs["LoRA"].seconds, full_loss=ends["full"],
+       lora_loss=ends["LoRA"], energy_16=first, energy_16_shuffled=mixed)  # fmt: skip
+
+# %% [markdown]
+# ## What the field says, measured
+#
+# - LoRA matches full finetuning with a few percent of the weights (claim lora-match); 0.1% of them give 95%
+#   of its performance (lora-95): r=2 on q and v is the largest that stays below 0.1% here.
+# - The counts that go round (lora-rank), the formula (lora-formula) and the size of an adapter (lora-size).
+# - Finetuning updates are low-rank (lora-lowrank): scores after truncation, not shares of a norm.
+# - LoRA is sensitive to rank, and larger helps up to a point (lora-sensitive): each rank at its best rate.
+# - Merged weights cost nothing (lora-merge); LoRA trains ten times faster (lora-speed).
+# - LoRA forgets less (lora-forget): at matched task scores. DoRA is closer to full (lora-dora).
+# - If the base changes, retrain every adapter (lora-rebase).
+# - LoRA's useful learning rate is 1e-5 to 1e-4 (hp-lr). Little data favours it (data-crossover, lesson 03).
+
+# %% tags=["nbval-check-output"]
+claims("05")
+
+# %% [markdown]
+# ## Take-away
+#
+# - y = W x + s · B A x: the change is factored. B starts at 0, so step 0 is the base.
+# - r (in + out) weights a layer; look at the shapes, k and v may be narrower than q.
+# - Tune the learning rate for each rank and scaling: LoRA's is several times that of full finetuning.
+# - LoRA saves gradients and optimizer states, hardly any activations, and a third of the arithmetic.
+# - Merge for speed, once, into the base it was trained on; keep adapters apart to swap them.
+#
+# **Read:** Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), section 4. Kalajdzievski,
+# *A Rank Stabilization Scaling Factor for Fine-Tuning with LoRA* (2023). Biderman et al., *LoRA Learns Less
+# and Forgets Less* (2024). Liu et al., *DoRA* (2024).
+#
+# **Next:** 06_qlora puts the frozen base into four bits.
