@@ -57,7 +57,7 @@ def world(monkeypatch, tmp_path):
             ratios = {"matmul": [1.1, 1.2], "decode": [0.5, 0.5], "step": [1.3, 1.4]}
             return {"time ratio": ratios, "times": {}, **cost}
         _, arm, rate, _ = rest.split("_")
-        loss = {"16": 1.0, "ternary": 1.2, "int3": 1.1, "int2": 2.0}[arm]
+        loss = {"exact": 1.0, "ternary": 1.2, "int3": 1.1, "int2": 2.0}[arm]
         loss += abs(math.log10(float(rate) / made.best)) / 10
         return {"loss": loss, "after": {"int3": 3.0, "int2": 9.0}, "diverged": False, "losses": [], **cost}
 
@@ -98,7 +98,7 @@ def test_a_run_leaves_a_record_with_every_value_that_the_claims_name(world, caps
     assert said == {"quant-bytes": "reproduced", "quant-nf4": "reproduced", "quant-dq": "reproduced",
                     "quant-qat": "reproduced", "quant-ternary": "reproduced",
                     "quant-slow": "undecided"}  # fmt: skip  two repeats are too few
-    assert set(whole["claims"]) == {claim["id"] for claim in CLAIMS}
+    assert {claim["id"] for claim in CLAIMS} <= set(whole["claims"])
     assert store.stale("quant") == []
 
 
@@ -121,10 +121,10 @@ def test_a_second_run_starts_nothing_and_without_a_gpu_there_is_no_record(world,
 def test_a_sweep_whose_best_rate_is_an_end_goes_on_beyond_it(world):
     world.best = 1e-5
     whole = run(world)
-    rates = [float(rate) for rate in whole["values"]["training"]["int2"]["rates"]["16 bits"]]
+    rates = [float(rate) for rate in whole["values"]["training"]["int2"]["rates"]["not rounded"]]
     assert min(rates) == pytest.approx(3e-5 / 9, rel=1e-4) and max(rates) == 1e-3
-    assert len([name for name in world.started if name.startswith("tune_tickets_16_")]) == 6
-    finals = {name.split("_")[3] for name in world.started if name.startswith("final_tickets_16_")}
+    assert len([name for name in world.started if name.startswith("tune_tickets_exact_")]) == 6
+    finals = {name.split("_")[3] for name in world.started if name.startswith("final_tickets_exact_")}
     assert finals == {"1e-05"}
 
 
@@ -143,13 +143,36 @@ def test_the_margin_is_the_best_other_over_the_best_nf4_at_each_seed():
     assert quant_values.margins(values, {"nf4": ("a", "b"), "others": ("x", "y")}) == [1.5, 1 / 3]
 
 
+def test_the_gap_to_close_ends_at_a_guess_where_rounding_is_worse():
+    assert quant_values.closed(1.0, 9.0, 3.0) == 0.75
+    guess = quant_train.GUESSING
+    assert 10.8 < guess < 10.81 and quant_values.closed(1.0, 15.0, guess) == 0
+    assert quant_values.closed(1.0, 15.0, 3.0) == quant_values.closed(1.0, guess, 3.0) < 12 / 14
+
+
+def test_the_vocabulary_of_a_guess_is_the_bases(tokenizer):
+    assert quant_train.GUESSING == math.log(len(tokenizer))
+
+
+def test_a_band_that_moves_between_two_jobs_shows_in_the_record(world, monkeypatch):
+    real, before = quant.job, ledger.bands()
+
+    def job(name):
+        if name == "time":                                     # the last job
+            monkeypatch.setattr(ledger, "bands", lambda: {**before, "quant-slow": "moved"})
+        return real(name)
+
+    monkeypatch.setattr(quant, "job", job)
+    assert run(world)["claims"] == {**before, "quant-slow": ledger.MOVED}
+
+
 def test_another_format_that_is_better_at_one_level_decides_against_nf4(world, monkeypatch):
     real = quant.job
 
     def job(name):
         found = real(name)
         if name == "gaussian":
-            found["error"]["int4 asym 32 two-level"] = [0.09] * 5
+            found["error"]["int4 full 32"] = [0.09] * 5
         return found
 
     monkeypatch.setattr(quant, "job", job)
@@ -202,11 +225,11 @@ def test_gaussian_errors_and_bytes_are_the_formats_own(small):
     assert sizes["bits"]["nf4 64"] == 4.5 and sizes["bytes"]["int2"] < sizes["bytes"]["bf16"]
 
 
-@pytest.mark.parametrize("arm", ["16", "int2"])
-def test_a_job_of_training_gives_the_held_out_loss_and_16_bits_also_after_rounding(small, arm):
+@pytest.mark.parametrize("arm", ["exact", "int2"])
+def test_a_job_of_training_gives_the_held_out_loss_and_the_exact_arm_also_after_rounding(small, arm):
     found = quant.job(f"final_tickets_{arm}_0.001_1")
     assert 5 < found["loss"] < 15 and found["diverged"] is False
-    assert (set(found["after"]) == set(quant_train.ROUNDED)) if arm == "16" else found["after"] is None
+    assert (set(found["after"]) == set(quant_train.ROUNDED)) if arm == "exact" else found["after"] is None
     assert json.loads(json.dumps(found)) == found
 
 
@@ -215,7 +238,7 @@ def test_models_from_random_weights_read_every_family_and_start_alike(small, mon
     found = quant.job("tune_random_ternary_0.001_0")
     assert 8 < found["loss"] < 13 and len(found["losses"]) == 10 and found["after"] is None
     plain, ternary, other = (quant_train.start("random", arm, seed) for arm, seed in
-                             (("16", 3), ("ternary", 3), ("16", 4)))  # fmt: skip
+                             (("exact", 3), ("ternary", 3), ("exact", 4)))  # fmt: skip
     weights = [model.model.layers[0].mlp.up_proj.weight for model in (plain, ternary, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert isinstance(ternary.model.layers[0].mlp.up_proj, Q.BitLinear)
@@ -229,10 +252,10 @@ def test_a_loss_that_is_not_finite_is_a_result_and_another_failure_is_not(small,
         return fit
 
     monkeypatch.setattr("labkit.fit", failing("the loss is nan at step 3"), raising=False)
-    assert quant.job("tune_tickets_16_0.1_0")["diverged"] is True
+    assert quant.job("tune_tickets_exact_0.1_0")["diverged"] is True
     monkeypatch.setattr("labkit.fit", failing("the disk is full"), raising=False)
     with pytest.raises(LabkitError, match="disk"):
-        quant.job("tune_tickets_16_0.1_0")
+        quant.job("tune_tickets_exact_0.1_0")
 
 
 def test_the_answer_loss_is_the_models_own_on_answer_tokens(tiny, tokenizer, tickets):
@@ -288,7 +311,7 @@ def test_tables_show_every_format_and_arm_and_the_figure_its_numbers(world, monk
     values = run(world)["values"]
     lines = quant_report.format_table(values)
     assert len(lines) == len(Q.FORMATS) + 3 and max(map(len, lines)) <= 100
-    arms = quant_report.training_table(values)[1:3]
+    arms = quant_report.training_table(values)[2:4]
     assert "88% of the gap closed" in arms[0] and "95% of the gap closed" in arms[1]
     shown = []
     monkeypatch.setattr("labkit.plots.show", lambda fig, alt: shown.append(alt))

@@ -100,9 +100,51 @@ def test_every_integer_format_restores_to_half_a_step_and_zero_to_zero():
 @pytest.mark.parametrize("name", Q.FORMATS)
 def test_zeros_and_constants_survive_every_format_without_nan(name):
     form = Q.FORMATS[name]
-    assert torch.equal(form.round(torch.zeros(8, 256)), torch.zeros(8, 256))
-    assert torch.allclose(form.round(torch.full((8, 256), 0.5)), torch.full((8, 256), 0.5), rtol=0.01)
-    assert form.round(torch.randn(8, 256).bfloat16()).dtype == torch.bfloat16
+    assert torch.equal(form.round(torch.zeros(16, 256)), torch.zeros(16, 256))
+    for constant in (0.5, -0.5):
+        w = torch.full((16, 256), constant)
+        assert torch.allclose(form.round(w), w, rtol=0.01)
+    assert form.round(torch.randn(16, 256).bfloat16()).dtype == torch.bfloat16
+
+
+def test_the_full_range_uses_all_codes_and_gives_the_largest_weight_the_last_one():
+    w = torch.tensor([[1.0, -8.0, 7.0, 3.2], [8.0, -1.0, 7.6, -7.0]])
+    codes, scale = Q.full_range(w, per="row")
+    assert codes.tolist() == [[1, -8, 7, 3], [-8, 1, -8, 7]] and scale.tolist() == [[1.0], [-1.0]]
+    restored = Q.from_absmax(codes, scale)
+    assert restored[0].tolist() == [1, -8, 7, 3] and restored[1, 0] == 8
+    assert Q.absmax(w, bits=4, per="row")[0].min() == -7                    # one code fewer
+    torch.manual_seed(0)
+    w = torch.randn(64, 256)
+    codes, scale = Q.full_range(w, per=32)
+    assert set(codes.unique().tolist()) == set(range(-8, 8)) and (scale < 0).any() and (scale > 0).any()
+    # llama.cpp's Q4_0: d = max / -8 with the sign of max, restored as (q - 8) · d
+    block = w.flatten()[:32]
+    d = block[block.abs().argmax()] / -8
+    assert codes.flatten()[:32].tolist() == (block / d + 8.5).int().clamp_max(15).sub(8).tolist()
+
+
+def test_scales_in_few_bits_are_within_half_a_step_keep_their_sign_and_never_vanish():
+    torch.manual_seed(0)
+    scale = torch.randn(300, 1)
+    scale[5] = 1e-6                                                         # would be rounded to 0
+    for bits in (4, 8):
+        restored, second = Q.whole_scales(scale, bits, signed=True)
+        step = second.repeat_interleave(256, dim=0)[:300]
+        rest = scale.abs() > step
+        assert ((restored - scale).abs() <= step * 0.5001)[rest].all()
+        assert torch.equal(restored.sign(), scale.sign()) and restored[5] == step[5]
+        assert second.shape == (2, 1) and len((restored / step).round().unique()) <= 2**bits - 2
+    fine, coarse = (Q.whole_scales(scale.abs(), 4, signed)[0] for signed in (False, True))
+    assert Q.relative_error(scale.abs(), fine) < Q.relative_error(scale.abs(), coarse)
+
+
+def test_no_block_is_lost_where_a_neighbour_is_a_hundred_times_as_large():
+    torch.manual_seed(0)
+    w = torch.randn(64, 256) * torch.where(torch.arange(64) == 9, 100, 1)[:, None]
+    for name in ("nf4 32 4-bit", "int4 full 32 4-bit", "int4 asym 64 two-level", "int4 asym 16 two-level"):
+        small = Q.FORMATS[name].round(w)[:9]
+        assert torch.isfinite(small).all() and small.abs().max() > 0, name
 
 
 def test_blocks_that_do_not_divide_the_weights_are_refused():
@@ -215,6 +257,8 @@ def test_packing_two_codes_a_byte_equals_bitsandbytes_and_comes_back(weight):
     ("int4 sym 32", 4.5), ("int4 asym 64", 4.5), ("int4 asym 32", 5), ("int4 asym 32 two-level", 4.5),
     ("fp4 64", 4.5), ("nf4 64", 4.5), ("nf4 double", 4 + 8 / 64 + 32 / 64 / 256), ("int3", 3.5),
     ("int2", 2.5), ("ternary", 1.6), ("int4 zero 64", 4 + 36 / 64), ("int4 asym 128 two-level", 4.125),
+    ("int4 full 32", 4.5), ("int4 full 64 8-bit", 4 + 8 / 64 + 32 / 64 / 256), ("e2m1 16 e4m3", 4.5),
+    ("nf4 32 4-bit", 4 + 4 / 32 + 32 / 32 / 256), ("int4 asym 64 two-level", 4 + 8 / 64 + 32 / 64 / 64),
 ])  # fmt: skip
 def test_stored_bits_count_codes_scales_and_offsets(name, bits):
     w = torch.randn(256, 256)
@@ -238,6 +282,9 @@ def test_formats_that_are_compared_at_equal_bits_store_equal_bits():
 @pytest.mark.parametrize("name, low, high", [
     ("int8 tensor", 0.005, 0.02), ("int4 sym 64", 0.1, 0.115), ("int4 asym 64", 0.085, 0.095),
     ("nf4 64", 0.088, 0.095), ("fp4 64", 0.115, 0.13), ("int2", 0.4, 0.5), ("ternary", 0.45, 0.55),
+    ("int4 full 32", 0.084, 0.088), ("int4 full 64 8-bit", 0.093, 0.097), ("e2m1 16 e4m3", 0.093, 0.098),
+    ("nf4 32 4-bit", 0.087, 0.09), ("int4 asym 64 two-level", 0.09, 0.093),
+    ("int4 asym 16 two-level", 0.071, 0.075), ("int4 full 16 8-bit", 0.074, 0.078),
 ])  # fmt: skip
 def test_rounding_errors_of_gaussian_weights_are_where_they_should_be(gaussian, name, low, high):
     assert low < Q.relative_error(gaussian, Q.FORMATS[name].round(gaussian)) < high

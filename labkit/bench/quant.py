@@ -1,8 +1,8 @@
 """What quantization costs: formats by error, perplexity and bytes; training through rounding; time.
 
 Formats are compared on the base as it is, which lies on the grid of one of them, on dithered bases (five
-seeds) and on Gaussian matrices. Training is on tickets (three arms: 16 bits, rounded after, rounded in
-training) and from random weights (ternary against 16 bits), each arm at its best learning rate.
+seeds) and on Gaussian matrices. Training is on tickets (three arms: not rounded, rounded after, rounded in
+training) and from random weights (ternary against not rounded), each arm at its best learning rate.
 """
 
 import argparse
@@ -10,8 +10,7 @@ import time
 
 from labkit import env
 from labkit.bench import jobs, quant_report, quant_time, quant_train, quant_values
-from labkit.records import store
-from labkit.records.ledger import digests
+from labkit.records import ledger, store
 
 NAME = "quant"
 SEEDS = (0, 1, 2)
@@ -62,7 +61,7 @@ def main(argv):
     whole = found.values()
     path = store.write(
         NAME, profile, seed=SEEDS[0], seconds=sum(one["seconds"] for one in whole), values=values,
-        peak_bytes=max(one["peak_bytes"] for one in whole), digest=digest, claims=digests(NAME),
+        peak_bytes=max(one["peak_bytes"] for one in whole), digest=digest, claims=ledger.stamp(whole),
     )  # fmt: skip
     print(f"wrote {path.name}")
     return 0

@@ -1,5 +1,6 @@
 """The training of `bench quant`: tickets from a dithered base, and random weights, rounded or not."""
 
+import math
 from itertools import pairwise
 
 from labkit import env
@@ -7,9 +8,10 @@ from labkit.errors import LabkitError
 
 ROUNDED = ("int3", "int2")  # formats of at most 3 bits a code that are trained through
 RATES = {"tickets": (3e-5, 1e-4, 3e-4, 1e-3), "random": (3e-4, 1e-3, 3e-3, 1e-2)}
-ARMS = {"tickets": ("16", *ROUNDED), "random": ("16", "ternary")}
+ARMS = {"tickets": ("exact", *ROUNDED), "random": ("exact", "ternary")}  # exact: not rounded
 EXTRA = 2  # times a sweep may go on where its best rate is the last
 FAMILIES = ("tickets", "sql", "handbook", "voice", "arithmetic")  # what models from random weights read
+GUESSING = math.log(49_152)  # nats of a guess at random among all tokens of the vocabulary: 10.8
 RISE = 0.5  # nats above its best tenth at which a run's last tenth has diverged
 
 
@@ -60,7 +62,7 @@ def train(name, settings):
     found = {"loss": answer_loss(model, tokenizer, held_out, whole), "diverged": diverged(run.losses),
              "losses": [round(loss, 4) for loss in run.losses[:: max(1, run.steps // 100)]],
              "training seconds": run.seconds, "path": run.path, "after": None}  # fmt: skip
-    if stage == "final" and what == "tickets" and arm == "16":
+    if stage == "final" and what == "tickets" and arm == "exact":
         found["after"] = after(model, tokenizer, held_out)
     return found
 
@@ -71,14 +73,14 @@ def start(what, arm, seed):
     from labkit.methods.quantize import FORMATS, BitLinear, RoundedLinear, dither, replace_linears
 
     if what == "tickets":
-        model = dither(load_model(), seed).requires_grad_(True)
-        return model if arm == "16" else replace_linears(model, RoundedLinear, FORMATS[arm].round)
+        model = dither(load_model(), seed)
+        return model if arm == "exact" else replace_linears(model, RoundedLinear, FORMATS[arm].round)
     from transformers import AutoModelForCausalLM
 
     base = load_model()
     env.seed_everything(seed)
     model = AutoModelForCausalLM.from_config(base.config).to(base.device).float()
-    return model if arm == "16" else replace_linears(model, BitLinear)
+    return model if arm == "exact" else replace_linears(model, BitLinear)
 
 
 def after(model, tokenizer, held_out):

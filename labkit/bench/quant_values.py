@@ -1,6 +1,6 @@
 """From the jobs of `bench quant` to the values of its record."""
 
-from labkit.bench.quant_train import ROUNDED
+from labkit.bench.quant_train import GUESSING, ROUNDED
 
 
 def summary(found):
@@ -48,22 +48,32 @@ def least(lists):
     return [min(each) for each in zip(*lists, strict=True)]
 
 
+def closed(exact, after, through):
+    """The share of the gap from `exact` to `after` that `through` closes, held-out losses in nats.
+
+    Rounding can make a model worse than guessing. To guess is to have lost all, so the gap ends there.
+    """
+    after = min(after, GUESSING)
+    return (after - through) / (after - exact)
+
+
 def _trained(found):
     def finals(what, arm):
         return [one for name, one in sorted(found.items()) if name.startswith(f"final_{what}_{arm}_")]
 
-    training, plain = {}, finals("tickets", "16")
+    training, plain = {}, finals("tickets", "exact")
     for form in ROUNDED:
         arm = finals("tickets", form)
         trios = [(a["loss"], a["after"][form], b["loss"]) for a, b in zip(plain, arm, strict=True)]
         training[form] = {
-            "16 bits": [one[0] for one in trios], "after": [one[1] for one in trios],
+            "not rounded": [one[0] for one in trios], "after": [one[1] for one in trios],
             "in training": [one[2] for one in trios],
-            "gap closed": [(late - through) / (late - full) for full, late, through in trios],
-            "rates": {"16 bits": plain[0]["rates"], "in training": arm[0]["rates"]},
+            "left": [through - exact for exact, _, through in trios],
+            "gap closed": [closed(*trio) for trio in trios],
+            "rates": {"not rounded": plain[0]["rates"], "in training": arm[0]["rates"]},
         }  # fmt: skip
-    full, ternary = finals("random", "16"), finals("random", "ternary")
-    pairs = [(a["loss"], b["loss"]) for a, b in zip(full, ternary, strict=True)]
+    exact, ternary = finals("random", "exact"), finals("random", "ternary")
+    pairs = [(a["loss"], b["loss"]) for a, b in zip(exact, ternary, strict=True)]
     pairs = [pair for pair in pairs if None not in pair]  # a run whose loss was not finite has none
     return {
         "training": training,
@@ -71,7 +81,7 @@ def _trained(found):
         "gap closed": least([one["gap closed"] for one in training.values()]),
         "diverged": sum(one["diverged"] for one in ternary),
         "loss gap": [b - a for a, b in pairs],
-        "ternary": {"16 bits": [a for a, _ in pairs], "ternary": [b for _, b in pairs],
-                    "rates": {"16 bits": full[0]["rates"], "ternary": ternary[0]["rates"]},
-                    "losses": {"16 bits": full[0]["losses"], "ternary": ternary[0]["losses"]}},
+        "ternary": {"not rounded": [a for a, _ in pairs], "ternary": [b for _, b in pairs],
+                    "rates": {"not rounded": exact[0]["rates"], "ternary": ternary[0]["rates"]},
+                    "losses": {"not rounded": exact[0]["losses"], "ternary": ternary[0]["losses"]}},
     }  # fmt: skip

@@ -11,6 +11,20 @@ def draw_weights(r, count=8, spread=0.2):
     return [round(r.gauss(0, spread), 6) + 1e-7 for _ in range(count)]
 
 
+def coded(got, want):
+    """A comparison like `close` for codes and their scale: where an int is wanted, a float will not do."""
+    if type(want) is tuple:
+        return type(got) is tuple and len(got) == len(want) and all(map(coded, got, want))
+    return exact(got, want) if type(want) in (list, int) else close(1e-9, 1e-12)(got, want)
+
+
+def as_floats(function):
+    """The known mistake of codes that are whole numbers, but of type float."""
+    return lambda *args: ([float(q) for q in function(*args)[0]], *function(*args)[1:])
+
+
+FLOATS = "the codes are floats: return a list of int"
+
 # ---------------------------------------------------------------- 02.1 absmax_int8
 
 ABSMAX_STUB = '''\
@@ -65,7 +79,7 @@ register(Exercise(
     stub=ABSMAX_STUB,
     draw=draw_absmax,
     reference=absmax_int8,
-    compare=close(1e-9, 1e-12),
+    compare=coded,
     mistakes=(
         Mistake("no abs", _scaled(lambda ws: max(ws) / 127 or 1.0),
                 "takes the largest w: the largest |w| may be a negative weight"),
@@ -77,6 +91,11 @@ register(Exercise(
                 "the codes are no whole numbers: round them"),
         Mistake("range", _scaled(lambda ws: (max(ws) - min(ws)) / 255),
                 "this is the range over 255: symmetric codes want max |w| / 127"),
+        Mistake("255", _scaled(lambda ws: _largest(ws) / 255),
+                "codes up to 255 need a ninth bit for the sign: divide by 127"),
+        Mistake("127.5", _scaled(lambda ws: 2 * _largest(ws) / 255),
+                "2 max |w| / 255 gives codes up to 128: divide max |w| by 127"),
+        Mistake("float codes", as_floats(absmax_int8), FLOATS),
         Mistake("turned over", lambda ws: (absmax_int8(ws)[0], 127 / _largest(ws) if any(ws) else 0.0),
                 "the scale is turned over: codes times scale give the weights"),
         Mistake("zeros", _zero_division,
@@ -92,27 +111,36 @@ def zero_point(weights, bits):
 
     weights: list of float, not all 0. The range is from the smallest to the largest weight, widened to hold
     0 where it does not. scale is the range over the number of steps; zero = round(-low / scale);
-    q = round(w / scale) + zero. Returns (codes, scale, zero): a list of int, a float, an int.
+    q = round(w / scale) + zero, clipped to the codes that exist: with zero rounded, the largest weight may
+    land one beyond. Returns (codes, scale, zero): a list of int, a float, an int.
     """
     raise NotImplementedError
 '''
 
 
 def draw_zero_point(seed):
-    """Blocks around 0, and blocks that lie wholly on one side of it."""
+    """Blocks around 0, blocks that lie wholly on one side of it, and one whose largest w asks for code 16."""
     r = random.Random(seed)
     inputs = [(draw_weights(r), r.choice((3, 4, 8))) for _ in range(8)]
     above = [0.5 + abs(w) for w in draw_weights(r)]
     below = [-0.7 - abs(w) for w in draw_weights(r)]
-    return [*inputs, (above, 4), (below, 4), ([w + 0.15 for w in draw_weights(r)], 8)]
+    low = r.choice((-1.5, -5.5, -9.5))  # halves that round() takes up, at both ends of 15 steps
+    beyond = [low, low + 15, *(round(r.uniform(low, low + 15), 3) for _ in range(4))]
+    return [*inputs, (above, 4), (below, 4), ([w + 0.15 for w in draw_weights(r)], 8), (beyond, 4)]
+
+
+def _into(bits, codes, first=0):
+    """Codes clipped to those that exist."""
+    return [max(first, min(first + 2**bits - 1, q)) for q in codes]
 
 
 def _asymmetric(low=lambda ws: min(0, *ws), high=lambda ws: max(0, *ws), steps=lambda bits: 2**bits - 1,
-                zero_of=lambda low, scale: round(-low / scale), shift=lambda zero, bits: zero):  # fmt: skip
+                zero_of=lambda low, scale: round(-low / scale), shift=lambda zero, bits: zero,
+                clip=lambda bits, codes: _into(bits, codes)):  # fmt: skip
     def function(weights, bits):
         scale = (high(weights) - low(weights)) / steps(bits)
         zero = zero_of(low(weights), scale)
-        return [round(w / scale) + shift(zero, bits) for w in weights], scale, zero
+        return clip(bits, [round(w / scale) + shift(zero, bits) for w in weights]), scale, zero
 
     return function
 
@@ -120,10 +148,14 @@ def _asymmetric(low=lambda ws: min(0, *ws), high=lambda ws: max(0, *ws), steps=l
 zero_point = _asymmetric()
 
 
+def _unclipped(bits, codes):
+    return codes
+
+
 def _from_minimum(weights, bits):
     _, scale, zero = zero_point(weights, bits)
     low = min(0, *weights)
-    return [round((w - low) / scale) for w in weights], scale, zero
+    return _into(bits, [round((w - low) / scale) for w in weights]), scale, zero
 
 
 register(Exercise(
@@ -132,11 +164,12 @@ register(Exercise(
     points=2,
     difficulty=2,
     minutes=8,
-    hint="`min(0, *weights)` is the low end of a range that holds 0. Between n codes lie n - 1 steps.",
+    hint="`min(0, *weights)` is the low end of a range that holds 0. Between n codes lie n - 1 steps. "
+         "`max(0, min(top, q))` clips.",
     stub=ZERO_STUB,
     draw=draw_zero_point,
     reference=zero_point,
-    compare=close(1e-9, 1e-12),
+    compare=coded,
     mistakes=(
         Mistake("2^bits steps", _asymmetric(steps=lambda bits: 2**bits),
                 "2^bits codes have 2^bits - 1 steps between them"),
@@ -146,10 +179,14 @@ register(Exercise(
                 "zero has the wrong sign: it is round(-low / scale)"),
         Mistake("not whole", _asymmetric(zero_of=lambda low, scale: -low / scale),
                 "zero is no whole number, so no code stands for 0: round it"),
-        Mistake("zero left out", _asymmetric(shift=lambda zero, bits: 0),
+        Mistake("zero left out", _asymmetric(shift=lambda zero, bits: 0, clip=_unclipped),
                 "the codes lack + zero: the smallest must be near 0"),
-        Mistake("signed codes", _asymmetric(shift=lambda zero, bits: zero - 2 ** (bits - 1)),
+        Mistake("signed codes", _asymmetric(shift=lambda zero, bits: zero - 2 ** (bits - 1),
+                                            clip=lambda bits, codes: _into(bits, codes, -(2 ** (bits - 1)))),
                 "these codes are signed: they go from 0 to 2^bits - 1"),
+        Mistake("not clipped", _asymmetric(clip=_unclipped),
+                "a code beyond 2^bits - 1: clip codes to those that exist"),
+        Mistake("float codes", as_floats(zero_point), FLOATS),
         Mistake("symmetric", _asymmetric(low=lambda ws: -_largest(ws), high=_largest),
                 "this range is symmetric: take the smallest and the largest w"),
         Mistake("from the minimum", _from_minimum,
@@ -221,6 +258,12 @@ register(Exercise(
         Mistake("scale for each weight", lambda code_bits, block, scale_bits, *rest:
                 stored_bits(code_bits, block, scale_bits, *rest) + scale_bits - scale_bits / block,
                 "one scale for each weight? A whole block shares it"),
+        Mistake("second scale only", lambda code_bits, block, scale_bits, group=0, group_bits=0:
+                code_bits + (group_bits / (block * group) if group else scale_bits / block),
+                "the second scale does not replace the first: both are stored"),
+        Mistake("bits of a block", lambda code_bits, block, scale_bits, group=0, group_bits=0:
+                code_bits + scale_bits + (group_bits / group if group else 0.0),
+                "adds the scale bits of a block to one weight: divide by block"),
         Mistake("bytes", lambda *arguments: stored_bits(*arguments) / 8,
                 "these are bytes: bits were asked for"),
         Mistake("whole block", lambda code_bits, block, *rest:
@@ -436,7 +479,7 @@ register(Exercise(
     stub=TERNARY_STUB,
     draw=draw_ternary,
     reference=ternary,
-    compare=close(1e-9, 1e-12),
+    compare=coded,
     mistakes=(
         Mistake("absmax", _three(_largest),
                 "the scale is the largest |w|: nearly all codes become 0"),
@@ -450,6 +493,7 @@ register(Exercise(
                 "int() cuts off towards 0: round to the nearest"),
         Mistake("not whole", _three(_mean_size, lambda x: max(-1.0, min(1.0, x))),
                 "clips without rounding: the codes are not -1, 0, 1"),
+        Mistake("float codes", as_floats(ternary), FLOATS),
         Mistake("not scaled", lambda ws: ([max(-1, min(1, round(w))) for w in ws], _mean_size(ws)),
                 "the weights are not divided by the scale before rounding"),
         Mistake("restored", lambda ws: ([q * ternary(ws)[1] for q in ternary(ws)[0]], ternary(ws)[1]),

@@ -10,6 +10,7 @@ _HOME = {
     "Layout": "bits", "LAYOUTS": "bits", "fields": "bits", "value_of": "bits", "spacing": "bits",
     "absmax": "integers", "from_absmax": "integers", "zero_point": "integers", "from_zero_point": "integers",
     "affine": "integers", "from_affine": "integers", "two_level": "integers",
+    "full_range": "integers", "whole_scales": "integers",
     "outlier_columns": "integers", "int8_matmul": "integers",
     "nf4_code": "codebooks", "fp4_code": "codebooks", "e2m1_code": "codebooks", "dynamic_code": "codebooks",
     "lookup": "codebooks", "from_lookup": "codebooks", "double": "codebooks", "from_double": "codebooks",

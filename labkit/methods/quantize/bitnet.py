@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 from labkit.errors import LabkitError
 
-EPSILON = 1e-5  # smallest scale, as in the paper
+# Smallest scale, as in transformers (integrations/bitnet.py); the paper adds a small number to the scale.
+EPSILON = 1e-5
 
 
 def ternary(w):

@@ -56,14 +56,14 @@ def dynamic_code():
     return torch.tensor(sorted(values))
 
 
-def lookup(w, code, per=64):
+def lookup(w, code, per=64, scale=None):
     """The code of the nearest value for each weight, after each group is divided by its largest |w|.
 
-    Returns codes (same shape, uint8) and the absmax of each group (groups, 1), float32. A tie goes to the
-    lower value.
+    Returns codes (same shape, uint8) and the absmax of each group (groups, 1), float32; where `scale` is
+    given, groups are divided by that instead. A tie goes to the lower value.
     """
     x = groups(w.float(), per)
-    scale = x.abs().amax(dim=1, keepdim=True)
+    scale = x.abs().amax(dim=1, keepdim=True) if scale is None else scale
     order = torch.argsort(code.to(w.device), stable=True)  # codes need not be sorted by value: FP4's are not
     values = code.to(w.device)[order]
     borders = (values[:-1] + values[1:]) / 2
@@ -80,7 +80,8 @@ def double(scale, per=256):
     """Quantize the absmax values themselves: subtract their mean, then 8-bit dynamic codes, blocks of 256.
 
     scale: (blocks, 1), all positive. Returns codes (blocks,), uint8, the second absmax (blocks / 256 rounded
-    up, 1), and the mean, a scalar. Source: Dettmers et al. 2023, section 3.
+    up, 1), and the mean, a scalar. Source: Dettmers et al. 2023, section 3; the paper says 8-bit floats, the
+    dynamic codes are bitsandbytes'.
     """
     flat = scale.flatten()
     mean = flat.mean()

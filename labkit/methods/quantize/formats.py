@@ -56,6 +56,35 @@ def _rounded_scale(w, bits, per, scale_type):
     return (codes * scale).reshape(w.shape), [(w.numel(), bits), (len(scale), 16)]
 
 
+# How scales are stored: each function gives them as they will be read, and the (count, bits each) stored.
+
+
+def _float(dtype):
+    return lambda scale: (scale.to(dtype).float(), [(scale.numel(), torch.finfo(dtype).bits)])
+
+
+def _whole(bits, signed=False):
+    def store(scale):
+        restored, second = integers.whole_scales(scale, bits, signed)
+        return restored, [(scale.numel(), bits), (second.numel(), 32)]
+
+    return store
+
+
+def _e4m3(scale):
+    """E4M3, whose largest is 448, under one fp32 for the matrix: the scales of NVFP4."""
+    shared = (scale.amax() / 448).clamp_min(integers.TINY)
+    return (scale / shared).to(torch.float8_e4m3fn).float() * shared, [(scale.numel(), 8), (1, 32)]
+
+
+def _full_range(per, store):
+    def parts(w):
+        codes, scale = integers.full_range(w, 4, per, lambda scale: store(scale)[0])
+        return integers.from_absmax(codes, scale), [(codes.numel(), 4), *store(scale)[1]]
+
+    return parts
+
+
 def _zero_point(bits, per):
     def parts(w):
         codes, scale, zero = integers.zero_point(w, bits, per)
@@ -83,14 +112,12 @@ def _two_level(bits, per, blocks, scale_bits):
     return parts
 
 
-def _lookup(code, per, scale_type=torch.float32):
+def _lookup(code, per, store):
     def parts(w):
         values = code()
-        bits = math.ceil(math.log2(len(values)))
-        codes, scale = codebooks.lookup(w, values, per)
-        scale = scale.to(scale_type).float()
-        stored = [(codes.numel(), bits), (scale.numel(), torch.finfo(scale_type).bits)]
-        return codebooks.from_lookup(codes, scale, values), stored
+        scale, stored = store(integers.groups(w.float(), per).abs().amax(dim=1, keepdim=True))
+        codes, _ = codebooks.lookup(w, values, per, scale)
+        return codebooks.from_lookup(codes, scale, values), [(codes.numel(), 4), *stored]
 
     return parts
 
@@ -118,6 +145,8 @@ def _ternary(w):
 
 
 _HALF = torch.float16
+_FP32, _FP16 = _float(torch.float32), _float(_HALF)
+_NF4, _FP4, _E2M1 = codebooks.nf4_code, codebooks.fp4_code, codebooks.e2m1_code
 FORMATS = {
     name: Format(name, about, parts)
     for name, about, parts in (  # about, and what is stored beside the codes
@@ -132,34 +161,54 @@ FORMATS = {
         ("int4 asym 32", "minimum and scale (fp16), blocks of 32", _affine(4, 32)),
         ("int4 asym 32 two-level", "as Q4_K: blocks of 32, 6-bit scale and minimum under fp16 ones for 256",
          _two_level(4, 32, 8, 6)),
+        ("int4 asym 16 two-level", "blocks of 16, 4-bit scale and minimum under fp16 ones for 4,096",
+         _two_level(4, 16, 256, 4)),
+        ("int4 asym 64 two-level", "blocks of 64, 4-bit scale and minimum under fp16 ones for 4,096",
+         _two_level(4, 64, 64, 4)),
         ("int4 asym 128 two-level", "blocks of 128, 6-bit scale and minimum under fp16 ones for 1,024",
          _two_level(4, 128, 8, 6)),
         ("int4 sym double", "absmax, blocks of 64, absmax in 8 bits", _double(_even_code, 64)),
-        ("fp4 64", "bitsandbytes' FP4, blocks of 64 (fp32 absmax)", _lookup(codebooks.fp4_code, 64)),
-        ("e2m1 64", "E2M1, blocks of 64 (fp32 absmax)", _lookup(codebooks.e2m1_code, 64)),
-        ("e2m1 32", "E2M1, blocks of 32 (fp16 absmax)", _lookup(codebooks.e2m1_code, 32, _HALF)),
-        ("fp4 double", "bitsandbytes' FP4, blocks of 64, absmax in 8 bits", _double(codebooks.fp4_code, 64)),
-        ("e2m1 double", "E2M1, blocks of 64, absmax in 8 bits", _double(codebooks.e2m1_code, 64)),
-        ("nf4 64", "NF4, blocks of 64 (fp32 absmax)", _lookup(codebooks.nf4_code, 64)),
-        ("nf4 32", "NF4, blocks of 32 (fp16 absmax)", _lookup(codebooks.nf4_code, 32, _HALF)),
-        ("nf4 double", "NF4, blocks of 64, absmax in 8 bits", _double(codebooks.nf4_code, 64)),
-        ("nf4 double 16", "NF4, blocks of 16, absmax in 8 bits", _double(codebooks.nf4_code, 16)),
+        ("int4 sym double 16", "absmax, blocks of 16, absmax in 8 bits", _double(_even_code, 16)),
+        ("int4 full 32", "as Q4_0: -8 to 7, blocks of 32 (fp16 scale with a sign)", _full_range(32, _FP16)),
+        ("int4 full 64 8-bit", "-8 to 7, blocks of 64, scale of sign and 7 bits",
+         _full_range(64, _whole(8, signed=True))),
+        ("int4 full 16 8-bit", "-8 to 7, blocks of 16, scale of sign and 7 bits",
+         _full_range(16, _whole(8, signed=True))),
+        ("int4 full 32 4-bit", "-8 to 7, blocks of 32, scale of sign and 3 bits",
+         _full_range(32, _whole(4, signed=True))),
+        ("fp4 64", "bitsandbytes' FP4, blocks of 64 (fp32 absmax)", _lookup(_FP4, 64, _FP32)),
+        ("fp4 double", "bitsandbytes' FP4, blocks of 64, absmax in 8 bits", _double(_FP4, 64)),
+        ("fp4 double 16", "bitsandbytes' FP4, blocks of 16, absmax in 8 bits", _double(_FP4, 16)),
+        ("fp4 32 4-bit", "bitsandbytes' FP4, blocks of 32, absmax in 4 bits", _lookup(_FP4, 32, _whole(4))),
+        ("e2m1 64", "E2M1, blocks of 64 (fp32 absmax)", _lookup(_E2M1, 64, _FP32)),
+        ("e2m1 32", "E2M1, blocks of 32 (fp16 absmax)", _lookup(_E2M1, 32, _FP16)),
+        ("e2m1 16 e4m3", "NVFP4: E2M1, blocks of 16, E4M3 scales", _lookup(_E2M1, 16, _e4m3)),
+        ("e2m1 double", "E2M1, blocks of 64, absmax in 8 bits", _double(_E2M1, 64)),
+        ("e2m1 double 16", "E2M1, blocks of 16, absmax in 8 bits", _double(_E2M1, 16)),
+        ("e2m1 32 4-bit", "E2M1, blocks of 32, absmax in 4 bits", _lookup(_E2M1, 32, _whole(4))),
+        ("nf4 64", "NF4, blocks of 64 (fp32 absmax)", _lookup(_NF4, 64, _FP32)),
+        ("nf4 32", "NF4, blocks of 32 (fp16 absmax)", _lookup(_NF4, 32, _FP16)),
+        ("nf4 double", "NF4, blocks of 64, absmax in 8 bits", _double(_NF4, 64)),
+        ("nf4 double 16", "NF4, blocks of 16, absmax in 8 bits", _double(_NF4, 16)),
+        ("nf4 32 4-bit", "NF4, blocks of 32, absmax in 4 bits", _lookup(_NF4, 32, _whole(4))),
         ("int3", "3-bit minimum and scale (fp16), blocks of 64", _affine(3, 64)),
         ("int2", "2-bit minimum and scale (fp16), blocks of 64", _affine(2, 64)),
         ("ternary", "-1, 0, 1 by mean |w|, one scale a matrix", _ternary),
     )
 }
 
-# Equal stored bits: at most 4.51, and at most 4.13. Each data type may use its best layout of those;
-# scales of two levels are as open to integers as to NF4.
+# Equal stored bits: at most 4.51, and at most 4.14. Every kind of value has the same freedom: blocks of 16 to
+# 128, and scales of 32 or 16 bits, or of 8 or 4 under a second scale. What fits the bits best is listed.
 LEVELS = {
     "4.5 bits": {
         "nf4": ("nf4 64", "nf4 32", "nf4 double 16"),
-        "others": ("int4 sym 64", "int4 sym 32", "int4 asym 64", "int4 asym 32 two-level",
-                   "fp4 64", "e2m1 64", "e2m1 32"),
+        "others": ("int4 sym 64", "int4 sym 32", "int4 sym double 16", "int4 full 32", "int4 full 16 8-bit",
+                   "int4 asym 64", "int4 asym 32 two-level", "int4 asym 16 two-level", "fp4 64",
+                   "fp4 double 16", "e2m1 64", "e2m1 32", "e2m1 16 e4m3", "e2m1 double 16"),
     },
     "4.13 bits": {
-        "nf4": ("nf4 double",),
-        "others": ("int4 sym double", "int4 asym 128 two-level", "fp4 double", "e2m1 double"),
+        "nf4": ("nf4 double", "nf4 32 4-bit"),
+        "others": ("int4 sym double", "int4 full 64 8-bit", "int4 full 32 4-bit", "int4 asym 128 two-level",
+                   "int4 asym 64 two-level", "fp4 double", "fp4 32 4-bit", "e2m1 double", "e2m1 32 4-bit"),
     },
 }  # fmt: skip

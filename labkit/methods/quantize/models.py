@@ -61,7 +61,10 @@ def grid(w, block=GRID_BLOCK, steps=GRID_STEPS):
 
 
 def on_grid(w, tolerance=1e-3, **shape):
-    """Share of weights that lie on their block's grid, to `tolerance` of a step."""
+    """Share of weights that lie on their block's grid, to `tolerance` of a step.
+
+    The smallest and largest of a block define its grid, so 2 of 32 always lie on it.
+    """
     low, step = grid(w, **shape)
     place = (groups(w.float(), shape.get("block", GRID_BLOCK)) - low) / step.clamp_min(1e-12)
     return ((place - place.round()).abs() < tolerance).float().mean().item()
@@ -71,8 +74,9 @@ def on_grid(w, tolerance=1e-3, **shape):
 def dither(model, seed):
     """Add uniform noise, one grid step wide, to every weight of the linear layers; returns the model.
 
-    A model that came from 4-bit codes lies as far from its grid afterwards as the original weights did. The
-    noise is drawn on the CPU, so that it is the same on every device.
+    A model that came from 4-bit codes lies about as far from its grid afterwards as the original weights did,
+    each block's smallest and largest farther: they were stored nearly exactly. The noise is drawn on the CPU,
+    so that it is the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in linears(model).values():
