@@ -29,27 +29,44 @@ def memory_calculator(**start):
 
 
 def table(setting):
-    """Lines of text: bytes by category, the sum, and for each card whether it fits or what would make it."""
+    """Lines of text: bytes by part, their sum, and for each card whether it fits or what would make it."""
     from labkit.memory import predict
     from labkit.memory.cards import OFFERS, first_change, fits
 
     report = predict(setting)
     what = f"{setting.shape.name}, {setting.method}, {setting.precision}, {setting.optimizer}"
     lines = [f"{what}, batch {setting.batch} x {setting.seq} tokens; peak at the {report.moment}"]
-    lines += [f"  {name:<16} {size / 1e9:8.2f} GB" for name, size in report.categories.items() if size]
+    lines += [f"  {name:<16} {size / 1e9:8.2f} GB" for name, size in parts(report).items() if size]
     lines.append(f"  {'whole process':<16} {report.process / 1e9:8.2f} GB ({report.process / 2**30:.2f} GiB)")
+    if report.categories.get("optimizer paged"):
+        lines.append("  (paged states may leave the card: the lines below do not count them)")
     for card, offered in OFFERS.items():
         if fits(setting, card):
             says = "fits"
         else:
             names, changed = first_change(setting, card)
             says = "no change here is enough" if names is None else f"would fit with {', '.join(names)}"
-        lines.append(f"  {card} card ({offered} GiB of it for you): {says}")
+        lines.append(f"  {card} card ({offered} of its {card.split()[0]} GiB for you): {says}")
     return lines
 
 
+def parts(report):
+    """{part: bytes} of a predicted `Report`, which together are its whole process.
+
+    They are its categories, the KV cache apart from the activations, and "unused reserve": what torch has
+    taken from the card beyond what is allocated at the peak.
+    """
+    from labkit.memory.report import CATEGORIES
+
+    cache = sum(term.bytes for term in report.terms if term.name == "KV cache")
+    found = {name: report.categories.get(name, 0) for name in CATEGORIES}
+    found["activations"] -= cache
+    return found | {"KV cache": cache, "unused reserve": report.peak_reserved - report.peak_allocated}
+
+
 def bars(settings, title):
-    """Show a stacked bar for each of {label: Setting}, by category, with a line for each card near it."""
+    """Show a stacked bar of the whole process for each of {label: Setting}, by part, and a line for each card
+    near it: what the card offers, on the axis in GB, written beside it in GiB."""
     from labkit import plots
 
     plots.show(*_bars(settings, title))
@@ -59,16 +76,14 @@ def _bars(settings, title):
     """(figure, alt text) of `bars`."""
     from labkit import plots
     from labkit.memory import predict
-    from labkit.memory.cards import CARDS
-    from labkit.memory.report import CATEGORIES
+    from labkit.memory.cards import CARDS, OFFERS
 
-    reports = {label: predict(setting) for label, setting in settings.items()}
-    parts = {
-        label: {name: report.categories.get(name, 0) / 1e9 for name in CATEGORIES}
-        for label, report in reports.items()
+    groups = {
+        label: {name: size / 1e9 for name, size in parts(predict(setting)).items()}
+        for label, setting in settings.items()
     }
-    cards = {name: size / 1e9 for name, size in CARDS.items()}
-    return plots.stacked_figure(parts, title, "GB (10⁹ bytes)", cards)
+    cards = {f"{OFFERS[name]:g} GiB": size / 1e9 for name, size in CARDS.items()}
+    return plots.stacked_figure(groups, title, "GB (10⁹ bytes)", cards)
 
 
 def _has_widgets():

@@ -1,6 +1,7 @@
 """Tracing a step without memory, against what the CPU's allocator gives out for the same step in earnest."""
 
 import importlib
+import logging
 
 import pytest
 import torch
@@ -349,3 +350,13 @@ def test_cublas_workspaces_come_before_all_else_as_when_measured():
     events = [Event("take", storage, storage.phase) for storage in made]
     order = [event.storage.made_by for event in tracing.steps(events)]
     assert order[:3] == ["cuBLAS", "empty", "mm"] and order.count("cuBLAS") == 1
+
+
+def test_of_bitsandbytes_warnings_only_the_one_about_an_optional_kernel_is_silenced():
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+
+    def passes(text):
+        return bool(logger.filter(logger.makeRecord(logger.name, logging.WARNING, "", 0, text, ("x",), None)))
+
+    assert not passes("Failed to load CPU gemm_4bit_forward from kernels-community: %s")
+    assert passes("another warning: %s")

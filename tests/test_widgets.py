@@ -21,6 +21,15 @@ def test_what_fits_small_cards_fits_large_ones():
     assert verdicts == sorted(verdicts) and True in verdicts and False in verdicts
 
 
+def test_paged_states_do_not_count_against_a_card():
+    setting = Setting("1b", optimizer="paged", checkpointing=True)
+    report = predict(setting)
+    paged = report.categories["optimizer paged"]
+    assert report.process - paged <= room("16 GB") < report.process and fits(setting, "16 GB")
+    assert not fits(setting.but(optimizer="fused"), "16 GB")
+    assert any("paged" in line and "not count" in line for line in widgets.table(setting))
+
+
 def test_the_first_change_is_one_that_is_enough_and_needed():
     setting = Setting("7b", method="full", precision="bf16")
     assert first_change(setting, "80 GB") == ([], setting)
@@ -43,6 +52,19 @@ def test_the_plain_table_names_every_card_and_the_sum():
     lines = widgets.table(setting)
     assert [card for card in CARDS if any(line.strip().startswith(card) for line in lines)] == list(CARDS)
     assert f"{predict(setting).process / 1e9:.2f} GB" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"method": "full", "batch": 8}, {"method": "lora", "optimizer": "paged"},
+     {"method": "inference", "batch": 4, "precision": "bf16"}],
+)  # fmt: skip
+def test_parts_are_the_whole_process_and_the_cache_is_called_by_its_name(fields):
+    setting = Setting("smollm2-135m", **fields)
+    report, found = predict(setting), widgets.parts(predict(setting))
+    assert sum(found.values()) == report.process and min(found.values()) >= 0
+    values = 2 * setting.batch * setting.seq * setting.shape.layers * setting.shape.key
+    assert found["KV cache"] == (2 * values if setting.method == "inference" else 0)
 
 
 def test_without_a_notebook_the_calculator_prints_its_table(capsys):

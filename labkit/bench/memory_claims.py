@@ -1,5 +1,6 @@
 """Measurements behind the memory claims: which settings, how a card is made smaller, and the numbers."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -7,22 +8,19 @@ import time
 
 from labkit.errors import LabkitError
 from labkit.memory import Report, Setting, measure
+from labkit.memory.cards import OFFERS
 from labkit.paths import ROOT
 
 GiB = 2**30
 LENGTHS = (256, 512, 1024, 2048)  # where 13B's activations are measured; between them lies the crossing
 SEVEN = {"shape": "7b", "seq": 512, "precision": "bf16"}
-LORA = {**SEVEN, "method": "lora", "rank": 16}
-QLORA = {
-    **SEVEN,
-    "method": "qlora",
-    "rank": 16,
-    "adapters": "bf16",
-    "checkpointing": True,
-    "optimizer": "8-bit",
-}
+LORA = {**SEVEN, "method": "lora", "rank": 16}  # fp32 adapters, AdamW, nothing recomputed: the defaults
+FRUGAL = {"adapters": "bf16", "checkpointing": True, "optimizer": "8-bit"}
+QLORA = {**SEVEN, "method": "qlora", "rank": 16, **FRUGAL}
 DEEP = {**QLORA, "shape": "65b", "rank": 64}
-LARGE = {"shape": "1b", "batch": 4, "seq": 1024, "precision": "bf16", "optimizer": "fused"}
+ORDERS = {"shape": "1b", "seq": 512, "optimizer": "fused"}
+TIMED = {**SEVEN, "seq": 1024, "optimizer": "fused"}  # a shape and length at which products take the time
+SMALL, LARGE = "8 GB", "48 GB"  # the cards of the QLoRA claims
 
 # name of a job: its setting. "Held" jobs use plain SGD, which leaves room: what they ask is held activations.
 SETTINGS = {
@@ -31,8 +29,11 @@ SETTINGS = {
     "adam-8-bit": {"shape": "1b", "optimizer": "8-bit"},
     "full-7b-bf16": {**SEVEN, "optimizer": "fused"},
     "full-7b-8-bit": {**SEVEN, "optimizer": "8-bit"},
-    "orders-training": {"shape": "1b", "seq": 512, "optimizer": "fused"},
-    "orders-inference": {"shape": "1b", "seq": 512, "method": "inference"},
+    "orders-training": ORDERS,
+    "orders-training-bf16": {**ORDERS, "precision": "bf16"},
+    "orders-lora": {**ORDERS, "precision": "bf16", "method": "lora"},
+    "orders-inference": {**ORDERS, "precision": "bf16", "method": "inference"},
+    "orders-inference-autocast": {**ORDERS, "method": "inference"},
     **{
         f"held-13b-{seq}": {"shape": "13b", "seq": seq, "precision": "bf16", "optimizer": "sgd"}
         for seq in LENGTHS
@@ -43,8 +44,13 @@ SETTINGS = {
     },
     "lora-7b-qkv": {**LORA, "targets": "q,k,v"},
     "lora-7b-all": LORA,
-    "timed-plain": LARGE,
-    "timed-checkpointing": {**LARGE, "checkpointing": True},
+    "lora-7b-qkv-checkpointing": {**LORA, "targets": "q,k,v", "checkpointing": True},
+    "lora-7b-all-checkpointing": {**LORA, "checkpointing": True},
+    "lora-7b-as-qlora": {**LORA, **FRUGAL},
+    "timed-plain": TIMED,
+    "timed-checkpointing": {**TIMED, "checkpointing": True},
+    "timed-lora-plain": {**TIMED, "method": "lora"},
+    "timed-lora-checkpointing": {**TIMED, "method": "lora", "checkpointing": True},
     "squeezed-qlora-7b": QLORA,
     "squeezed-qlora-65b": DEEP,
 }
@@ -54,9 +60,9 @@ def job(name):
     """Do one of SETTINGS; returns plain data."""
     setting = Setting.from_dict(SETTINGS[name])
     if name == "squeezed-qlora-7b":
-        return {"fits": {str(size): squeezed(setting, size) for size in smallest_first(setting)}}
+        return {"fits": {str(size): squeezed(setting, size) for size in largest_first(setting)}}
     if name == "squeezed-qlora-65b":
-        return {"fits": {str(size): squeezed(setting, size) for size in (48, 45)}}
+        return {"fits": {str(size): squeezed(setting, size) for size in sizes(LARGE)}}
     if name.startswith("timed-"):
         return timed(setting)
     return {"report": measure(setting).to_dict()}
@@ -72,6 +78,8 @@ def timed(setting):
     from labkit.memory.recipe import Recipe
 
     report = measure(setting)
+    gc.collect()  # a model refers to itself: without this its 54 GB would lie beside the next one's
+    torch.cuda.empty_cache()
     recipe, seconds = Recipe(setting, "cuda"), []
     with FlopCounterMode(display=False) as counter:
         recipe.step()
@@ -88,12 +96,18 @@ def timed(setting):
 # ---- a smaller card -------------------------------------------------------------------------------------
 
 
-def smallest_first(setting):
-    """Sizes in GiB to try: 8, then down by a quarter to half a GiB under what the step takes by formula."""
+def sizes(card):
+    """[what a card's name says, what it offers a program], in GiB."""
+    return [float(card.split()[0]), OFFERS[card]]
+
+
+def largest_first(setting):
+    """Sizes in GiB to try: those of the small card, then from 7.5 down by quarters to half a GiB under what
+    the step takes by formula."""
     from labkit.memory import predict
 
     lowest = max(0.5, predict(setting).process / GiB - 0.5)
-    return [8 - step / 4 for step in range(32) if 8 - step / 4 >= lowest]
+    return sizes(SMALL) + [7.5 - step / 4 for step in range(30) if 7.5 - step / 4 >= lowest]
 
 
 def squeezed(setting, size):
@@ -163,8 +177,8 @@ def _adam(reports, _):
         report, weights = reports[name], Setting.from_dict(SETTINGS[name]).shape.weights()
         kept = _term(report, "held when the optimizer begins") + report.categories["optimizer"]
         bytes_each[recipe] = kept / weights
-    off = max(abs(bytes_each[recipe] / rule - 1) for recipe, (_, rule) in rules.items())
-    return {"bytes per weight": bytes_each, "largest deviation from the recipe's rule": off}
+    off = {recipe: abs(bytes_each[recipe] / rule - 1) for recipe, (_, rule) in rules.items()}
+    return {"bytes per weight": bytes_each, "deviation from the recipe's rule": off}
 
 
 def _peaks(reports, _):
@@ -173,12 +187,22 @@ def _peaks(reports, _):
         "pure bf16": reports["full-7b-bf16"].process, "8-bit optimizer": reports["full-7b-8-bit"].process,
         "16 bytes a weight": 16 * shape.weights(), "q k v": reports["lora-7b-qkv"].process,
         "all linear": reports["lora-7b-all"].process,
+        "q k v, checkpointing": reports["lora-7b-qkv-checkpointing"].process,
+        "all linear, checkpointing": reports["lora-7b-all-checkpointing"].process,
+        "all linear, QLoRA's recipe": reports["lora-7b-as-qlora"].process,
     }}  # fmt: skip
 
 
 def _orders(reports, _):
-    training, inference = reports["orders-training"], reports["orders-inference"]
-    return {"training over inference": training.peak_allocated / inference.peak_allocated}
+    inference = reports["orders-inference"].peak_allocated
+    autocast = reports["orders-inference-autocast"].peak_allocated
+    training = reports["orders-training"].peak_allocated
+    return {
+        "training over inference": training / inference,
+        "bf16 training over inference": reports["orders-training-bf16"].peak_allocated / inference,
+        "LoRA over inference": reports["orders-lora"].peak_allocated / inference,
+        "training over inference, both autocast": training / autocast,
+    }
 
 
 def _held(reports, _):
@@ -205,17 +229,23 @@ def crossing(lengths, shares, level):
 
 
 def _checkpointing(reports, results):
-    plain, again = results["timed-plain"], results["timed-checkpointing"]
-    return {
-        "FLOPs ratio": again["FLOPs"] / plain["FLOPs"],
-        "time ratio": again["seconds"] / plain["seconds"],
-        "memory ratio": reports["timed-checkpointing"].peak_allocated / reports["timed-plain"].peak_allocated,
-    }
+    found = {}
+    for method, start in (("full", "timed-"), ("LoRA", "timed-lora-")):
+        plain, again = (reports[f"{start}{how}"] for how in ("plain", "checkpointing"))
+        ratios = {
+            f"{what} ratio": results[f"{start}checkpointing"][what] / results[f"{start}plain"][what]
+            for what in ("FLOPs", "seconds")
+        }
+        name = "held when the backward pass begins"
+        ratios["activations ratio"] = _term(again, name) / _term(plain, name)
+        found[method] = ratios | {"peak ratio": again.peak_allocated / plain.peak_allocated}
+    return {"checkpointing": found}
 
 
 def _squeezes(_, results):
     seven, large = results["squeezed-qlora-7b"]["fits"], results["squeezed-qlora-65b"]["fits"]
     completed = [float(size) for size, fits in seven.items() if fits]
-    found = {"completes at 8 GiB": seven["8.0"], "completes at 48 GiB": large["48"],
-             "completes at 45 GiB": large["45"]}  # fmt: skip
+    found = {f"completes on {card}": {"offered": fits[str(offered)], "nominal": fits[str(nominal)]}
+             for card, fits in ((SMALL, seven), (LARGE, large))
+             for nominal, offered in (sizes(card),)}  # fmt: skip
     return found | ({"smallest": min(completed) * GiB} if completed else {})

@@ -1,6 +1,8 @@
 """What others predict for a setting: two formulas that the field uses, and two packages, if they are there.
 
-The packages are called in an environment of their own: LABKIT_PEERS names a Python that has them
+Each is asked only what it claims to know, and held against the figure that it claims to foretell: `states`
+are weights, gradients and optimizer states. The packages are called in an environment of their own:
+LABKIT_PEERS names a Python that has them
 (`python -m venv peers && peers/bin/pip install fitcheck-llm==0.3.1 ftuneai==0.4.1`). All sizes in bytes.
 """
 
@@ -11,7 +13,7 @@ import subprocess
 from labkit.errors import LabkitError
 
 # Which of the measured figures each claims to foretell.
-AGAINST = {"accelerate": "allocated", "deepspeed zero-2": "allocated", "deepspeed zero-3": "allocated",
+AGAINST = {"accelerate": "allocated", "deepspeed zero-2": "states", "deepspeed zero-3": "states",
            "fitcheck-llm": "process", "ftuneai": "process"}  # fmt: skip
 
 
@@ -19,8 +21,6 @@ def accelerate(setting):
     """accelerate/commands/estimate.py (1.15), estimate_training_usage: the largest of model, gradients,
     optimizer and step, from the bytes of all weights in fp32. It knows full training with Adam only."""
     size = 4 * setting.shape.weights()
-    if setting.method == "inference":
-        return size // (1 if setting.precision == "fp32" else 2)
     return 4 * size if setting.precision == "fp32" else 2 * size
 
 
@@ -38,10 +38,12 @@ def zero_3(setting):
 
 def predictions(settings):
     """{name: {peer: bytes}} for {name: Setting}; a peer that refuses a setting or is not there is missing."""
-    found = {}
+    found = {name: {} for name in settings}
     for name, setting in settings.items():
-        found[name] = {"accelerate": accelerate(setting)}
-        if setting.method != "inference":
+        if setting.method != "full" or setting.optimizer not in ("adamw", "fused"):
+            continue
+        found[name]["accelerate"] = accelerate(setting)
+        if setting.precision == "bf16 autocast":  # both formulas are for mixed precision with fp32 masters
             found[name] |= {"deepspeed zero-2": zero_2(setting), "deepspeed zero-3": zero_3(setting)}
     for name, more in _packages(settings).items():
         found[name] |= more

@@ -5,7 +5,7 @@ import statistics
 from labkit.bench import memory_peers
 
 ENGINES = ("predict", "trace", *memory_peers.AGAINST)
-FIGURES = ("allocated", "reserved", "process")
+FIGURES = ("allocated", "reserved", "process", "states")
 JUDGED = ("allocated", "predict")  # what the claim that memory can be predicted is judged by
 
 
@@ -41,13 +41,20 @@ def _row(name, kind, written, result):
         return row | {"does not fit": result["does not fit"]}
     report = result["report"]
     measured = {"allocated": report["peak_allocated"], "reserved": report["peak_reserved"],
-                "process": report["process"]}  # fmt: skip
+                "process": report["process"], "states": _states(report)}  # fmt: skip
     errors = {
         engine: {figure: said[figure] / measured[figure] - 1 for figure in FIGURES if figure in said}
         for engine, said in row["predictions"].items()
     }
     moment = {"moment": report["moment"], "categories": report["categories"]}
     return row | {"measured": measured | moment, "errors": errors}
+
+
+def _states(report):
+    """Bytes of weights, gradients and optimizer states."""
+    held = [term["bytes"] for term in report["terms"] if term["name"] == "held when the optimizer begins"]
+    kept = ("weights", "optimizer", "optimizer paged")
+    return sum(held) + sum(report["categories"].get(name, 0) for name in kept)
 
 
 def _errors(rows):
@@ -82,9 +89,10 @@ def lines(values):
         if not engines:
             continue
         out += ["", f"Errors over {title}:", "",
-                "| prediction | of | settings | median | 95th percentile | worst | too low |",
+                "| prediction | of | settings it answers | median | 95th percentile | worst | too low |",
                 "|---|---|---|---|---|---|---|"]  # fmt: skip
-        out += [_line(engine, figure, found) for engine, figures in engines.items()
+        total = sum("measured" in row for row in values["rows"] if kind in ("all", row["set"]))
+        out += [_line(engine, figure, found, total) for engine, figures in engines.items()
                 for figure, found in figures.items()]  # fmt: skip
     out += ["", f"{len(values['under-predictions'])} settings take more than the formula says:"]
     out += [f"- {one['setting']}: {one['error']:+.2%}" for one in values["under-predictions"]]
@@ -92,8 +100,8 @@ def lines(values):
     return out[1:]
 
 
-def _line(engine, figure, found):
+def _line(engine, figure, found, total):
     return (
-        f"| {engine} | {figure} | {found['settings']} | {found['median']:.2%} "
+        f"| {engine} | {figure} | {found['settings']} of {total} | {found['median']:.2%} "
         f"| {found['95th percentile']:.2%} | {found['worst']:+.1%} | {found['under']:.0%} |"
     )

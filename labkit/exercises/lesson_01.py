@@ -2,7 +2,7 @@
 
 import random
 
-from labkit.exercises.spec import Exercise, Mistake, register
+from labkit.exercises.spec import Exercise, Mistake, close, register
 
 # ---------------------------------------------------------------- 01.1 count_weights
 
@@ -11,8 +11,8 @@ def count_weights(hidden, layers, heads, kv_heads, head_dim, inter, vocab, tied)
     """Number of weights of a Llama-like model, exactly.
 
     A block has q, k, v, o (no biases), gate, up, down, and two norms of `hidden` weights each; one more
-    norm stands after the blocks. `heads` query heads and `kv_heads` key and value heads are `head_dim` wide.
-    tied: True if the output head is the embedding itself.
+    norm stands after the blocks. `heads` query heads and `kv_heads` key and value heads are `head_dim` wide;
+    `inter` is the width between gate, up and down. tied: True if the output head is the embedding itself.
     """
     raise NotImplementedError
 '''
@@ -38,16 +38,18 @@ def draw_count_weights(seed):
     return inputs
 
 
-def _counted(key_heads=None, mlp=3, norms=2, final=True, tables=None, biases=False, width=None):
+def _counted(key_heads=None, mlp=3, norms=2, final=True, tables=None, biases=False, width=None,
+             narrow_o=False):  # fmt: skip
     """A count with one thing done otherwise."""
 
     def count(hidden, layers, heads, kv_heads, head_dim, inter, vocab, tied):
         query = width(hidden, heads, head_dim) if width else heads * head_dim
         keys = (heads if key_heads == "all" else kv_heads) * head_dim
-        block = 2 * hidden * query + 2 * hidden * keys + mlp * hidden * inter + norms * hidden
+        wide, narrow = (1, 3) if narrow_o else (2, 2)
+        block = wide * hidden * query + narrow * hidden * keys + mlp * hidden * inter + norms * hidden
         if biases:
             block += 2 * query + 2 * keys
-        head = tables or (1 if tied else 2)
+        head = tables(tied) if tables else (1 if tied else 2)
         return head * vocab * hidden + layers * block + (hidden if final else 0)
 
     return count
@@ -69,9 +71,23 @@ register(Exercise(
             _counted(key_heads="all"),
             "k and v are as wide as the key heads, not the query heads",
         ),
-        Mistake("head counted twice", _counted(tables=2), "a tied head is the embedding: count it once"),
-        Mistake("head never counted", _counted(tables=1), "an untied head is a second vocab x hidden matrix"),
+        Mistake(
+            "head counted twice",
+            _counted(tables=lambda tied: 2),
+            "a tied head is the embedding: count it once",
+        ),
+        Mistake(
+            "head never counted",
+            _counted(tables=lambda tied: 1),
+            "an untied head is a second vocab x hidden matrix",
+        ),
+        Mistake(
+            "tied inverted",
+            _counted(tables=lambda tied: 2 if tied else 1),
+            "the wrong way round: tied is one matrix, untied are two",
+        ),
         Mistake("no norms", _counted(norms=0, final=False), "the norms are missing: hidden weights each"),
+        Mistake("no norms in blocks", _counted(norms=0), "the two norms of each block are missing"),
         Mistake("no last norm", _counted(final=False), "one more norm stands after the last block"),
         Mistake("two matrices in the MLP", _counted(mlp=2), "this MLP has three matrices: gate, up and down"),
         Mistake("biases", _counted(biases=True), "these linear layers have no biases"),
@@ -79,6 +95,11 @@ register(Exercise(
             "square q",
             _counted(width=lambda hidden, heads, head_dim: hidden),
             "q and o are heads * head_dim wide, which need not be hidden",
+        ),
+        Mistake(
+            "narrow o",
+            _counted(narrow_o=True),
+            "o takes what all query heads give: it is as wide as q",
         ),
     ),
 ))
@@ -89,9 +110,9 @@ BYTES_STUB = '''\
 def bytes_per_weight(precision, optimizer):
     """Bytes that one trained weight takes, activations apart: itself, its gradient, the optimizer's states.
 
-    precision: "fp32"; "bf16 autocast" (weights fp32, and a bf16 copy that is kept for the backward pass);
-    "bf16" (weights and gradients bf16). optimizer: "adamw" (two states in the dtype of the weight), "8-bit"
-    (two states of one byte; leave their scales out), "sgd" (no states). Returns an int.
+    precision: "fp32"; "bf16 autocast" (weights fp32, products in bf16); "bf16" (weights and gradients bf16).
+    optimizer: "adamw" (two states in the dtype of the weight), "8-bit" (two states of one byte; leave their
+    scales out), "sgd" (no states).
     """
     raise NotImplementedError
 '''
@@ -101,9 +122,8 @@ OPTIMIZERS = ("adamw", "8-bit", "sgd")
 
 def bytes_per_weight(precision, optimizer):
     size = 2 if precision == "bf16" else 4
-    copy = 2 if precision == "bf16 autocast" else 0
     states = {"adamw": 2 * size, "8-bit": 2, "sgd": 0}[optimizer]
-    return size + size + states + copy
+    return size + size + states
 
 
 def draw_bytes(seed):
@@ -113,17 +133,16 @@ def draw_bytes(seed):
     return pairs
 
 
-def _bytes(size=None, gradient=None, copy=None, states=None):
+def _bytes(size=None, gradient=None, copy=0, states=None, eight=2):
     """The count with one thing done otherwise; arguments are functions of (precision, bytes of a weight)."""
 
     def count(precision, optimizer):
         weight = 2 if precision == "bf16" else 4
         first = size(precision, weight) if size else weight
         second = gradient(precision, weight) if gradient else weight
-        kept = 2 if precision == "bf16 autocast" else 0
-        kept = copy(precision, weight) if copy else kept
+        kept = copy if precision == "bf16 autocast" else 0
         each = states(precision, weight) if states else 2 * weight
-        return first + second + kept + {"adamw": each, "8-bit": 2, "sgd": 0}[optimizer]
+        return first + second + kept + {"adamw": each, "8-bit": eight, "sgd": 0}[optimizer]
 
     return count
 
@@ -138,6 +157,7 @@ register(Exercise(
     stub=BYTES_STUB,
     draw=draw_bytes,
     reference=bytes_per_weight,
+    compare=close(),
     mistakes=(
         Mistake(
             "one state",
@@ -149,15 +169,21 @@ register(Exercise(
             _bytes(gradient=lambda p, w: 0),
             "the gradient is missing: as large as the weight",
         ),
+        Mistake("one 8-bit state", _bytes(eight=1), "the 8-bit optimizer too keeps two states, a byte each"),
         Mistake(
-            "autocast halves weights",
-            _bytes(size=lambda p, w: 2 if "auto" in p else w, copy=lambda p, w: 0),
-            "autocast keeps the fp32 weight, and adds a bf16 copy",
+            "autocast halves weights or gradients",
+            _bytes(size=lambda p, w: 2 if "auto" in p else w),
+            "under autocast weight and gradient stay fp32, 4 bytes each",
         ),
         Mistake(
-            "no copy",
-            _bytes(copy=lambda p, w: 0),
-            "under autocast a bf16 copy stays for the backward pass",
+            "autocast halves everything",
+            _bytes(*[lambda p, w: 2 if "auto" in p else w] * 2, states=lambda p, w: 8 if p == "fp32" else 4),
+            "autocast is no pure bf16: weight, gradient, states stay fp32",
+        ),
+        Mistake(
+            "autocast's copy",
+            _bytes(copy=2),
+            "the bf16 copy goes as the gradients come: leave it out",
         ),
         Mistake("states in fp32", _bytes(states=lambda p, w: 8), "in pure bf16 AdamW's states are bf16 too"),
         Mistake(
@@ -205,14 +231,19 @@ register(Exercise(
     reference=mlp_saved,
     mistakes=(
         Mistake(
-            "input twice",
+            "twice hidden",
             lambda t, h, i: t * (2 * h + 4 * i),
-            "gate and up share their input x: it is kept once",
+            "hidden counts once: x is shared, and down's result is not kept",
         ),
         Mistake(
             "product lost",
             lambda t, h, i: t * (h + 3 * i),
             "one of four is missing: gate(x), silu, up(x), the product",
+        ),
+        Mistake(
+            "gate and up alone",
+            lambda t, h, i: t * (h + 2 * i),
+            "two of four are missing: gate(x), silu, up(x), the product",
         ),
         Mistake(
             "weights",
@@ -361,6 +392,11 @@ register(Exercise(
             "rounded up",
             _batch(rounding=lambda free, row: -(-free // row)),
             "rounds up: the last row would not fit any more",
+        ),
+        Mistake(
+            "rounded to nearest",
+            _batch(rounding=lambda free, row: round(free / row)),
+            "rounds to the nearest: round down, or the last row may not fit",
         ),
         Mistake("negative", _batch(floor=-(10**9)), "below 0: where not even one row fits, return 0"),
         Mistake("at least one", _batch(floor=1), "says 1 where not even one row fits: return 0"),

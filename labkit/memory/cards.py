@@ -4,7 +4,7 @@ from labkit.errors import LabkitError
 from labkit.memory.predict import predict
 
 GiB = 2**30
-# What a card of that name offers a program, in GiB: the driver, and ECC on some, take part of it.
+# A card sold as "24 GB" has 24 GiB. What it offers a program, in GiB: driver and, on some, ECC take the rest.
 OFFERS = {"8 GB": 7.6, "16 GB": 15.4, "24 GB": 23.5, "48 GB": 44.5, "80 GB": 79.1}
 CARDS = {name: offered * GiB for name, offered in OFFERS.items()}
 
@@ -20,8 +20,9 @@ CHANGES = (
 
 
 def fits(setting, card):
-    """Does the whole process of a step fit the named card?"""
-    return predict(setting).process <= room(card)
+    """Does a step fit the named card: its whole process, but for paged states, which may leave the card?"""
+    report = predict(setting)
+    return report.process - report.categories.get("optimizer paged", 0) <= room(card)
 
 
 def room(card):

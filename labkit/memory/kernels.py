@@ -4,6 +4,7 @@ Read off the sources of torch 2.11 to 2.13 and bitsandbytes 0.50; each formula n
 """
 
 import ast
+import logging
 import math
 from functools import cache
 from importlib import import_module
@@ -19,6 +20,11 @@ MULTIPROCESSORS, CAPABILITY = 132, (9, 0)  # of an H100 or H200: bitsandbytes ch
 
 MATMULS = {aten.mm.default, aten.bmm.default, aten.addmm.default, aten.baddbmm.default}
 
+# On a CPU with bf16 instructions bitsandbytes looks for an optional kernel and warns that there is none:
+# nothing is wrong, and nothing here would run it.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in str(record.msg)
+)
 try:
     import bitsandbytes  # noqa: F401  (registers its operations)
 

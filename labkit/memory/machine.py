@@ -21,9 +21,9 @@ class Machine:
     name: str
 
 
-# Context: seen in 16 steps on an H200 (763 MiB; 747 where nothing ran in 16 bits). Workspace: 64 MiB were seen
-# after forward and backward, which is 32 MiB (compute capability 9.0, aten/src/ATen/cuda/CublasHandlePool.cpp)
-# for the main thread and as much for autograd's.
+# Context: seen in 16 steps on an H200 (763 MiB; 747 where nothing ran in 16 bits). Workspace: 64 MiB were
+# seen after forward and backward, which is 32 MiB for the main thread and as much for autograd's (compute
+# capability 9.0, aten/src/ATen/cuda/CublasHandlePool.cpp).
 H100 = Machine(context=763 * MiB, workspace=32 * MiB, name="one H100 or H200, CUDA 13")
 
 

@@ -2,8 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 
-# "optimizer paged" is managed memory, outside torch's peak; "context" and the other libraries' memory are
-# too.
+# Outside torch's peak: "optimizer paged" is managed memory, and "context" holds other libraries' memory too.
 CATEGORIES = (
     "weights", "gradients", "optimizer", "optimizer paged", "casts", "activations", "logits and loss",
     "workspace", "context",

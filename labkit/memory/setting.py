@@ -43,8 +43,8 @@ class Setting:
                    (PagedAdamW32bit), paged 8-bit (PagedAdamW8bit), sgd (torch's, no momentum)
     checkpointing  every block's activations are recomputed in the backward pass (not reentrant)
     attention      flash (torch's SDPA, choosing its best kernel), math (SDPA, score matrices in full), eager
-    targets        "all-linear" (all but the head), or names joined by commas: "q_proj,v_proj"; "q,v" for
-    short fused_loss     logits exist for 1,024 tokens at a time (`labkit.train.loss.weighted_nll`)
+    targets        "all-linear" (all but the head), or names joined by commas: "q_proj,v_proj" or "q,v"
+    fused_loss     logits exist for 1,024 tokens at a time (`labkit.train.loss.weighted_nll`)
     new_tokens     tokens decoded after the prompt; inference only
 
     Errors: `LabkitError` for what cannot be, naming what to change.
