@@ -107,7 +107,7 @@ def stacked_figure(groups, title, xlabel, lines=None):
         if value <= 1.6 * longest:
             axes.axvline(value, color="black", linewidth=1, linestyle="--")
             axes.text(value, 1.01, name, ha="center", fontsize=8, transform=axes.get_xaxis_transform())
-    axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.14), fontsize=8)
+    axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=8)
     said = []
     for label, values in groups.items():
         said.append(f"{label}: " + ", ".join(f"{part} {values[part]:.3g}" for part in parts if values[part]))
