@@ -12,6 +12,8 @@ BENCHES = {
     "methods": "labkit.bench.methods",
     "memory": "labkit.bench.memory",
     "quant": "labkit.bench.quant",
+    "full": "labkit.bench.full",
+    "data": "labkit.bench.data",
     "lora": "labkit.bench.lora",
     "qlora": "labkit.bench.qlora",
     "families": "labkit.bench.families",
