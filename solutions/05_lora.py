@@ -13,7 +13,7 @@
 #
 # Lesson 01 counted what training a weight costs: its gradient and AdamW's two states, 12 bytes beside the
 # weight itself. So train fewer of them. **LoRA** freezes the model and trains a small change beside each
-# linear layer: in this model 4.9 million weights instead of 134.5 million.
+# linear layer.
 #
 # The change of a matrix W is written as the product of two thin ones, W + s · B A, with a **rank** r that is
 # far smaller than W. You will build it, prove it equal to peft, train it against full finetuning, and look
@@ -44,12 +44,9 @@ from labkit.records import store
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=30, batch=1, length=512, full_lr=3e-4, lora_lr=3e-3, rows=32, voice_steps=6,
-             answer=80),
-    gpu=dict(steps=300, batch=8, length=512, full_lr=3e-4, lora_lr=3e-3, rows=1000, voice_steps=60,
-             answer=80),
-    smoke=dict(steps=1, batch=1, length=256, full_lr=3e-4, lora_lr=3e-3, rows=2, voice_steps=1,
-               answer=4),
+    cpu=dict(steps=30, batch=1, length=512, rows=32, voice_steps=6, answer=80),
+    gpu=dict(steps=300, batch=8, length=512, rows=1000, voice_steps=60, answer=80),
+    smoke=dict(steps=1, batch=1, length=256, rows=2, voice_steps=1, answer=4),
 )
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
@@ -73,7 +70,8 @@ print(f"profile {profile()} on {machine()}")
 # y = W x + s · B (A x), with A of shape (r, in), B of shape (out, r), and s = alpha / r.
 #
 # A takes x down to r numbers, B brings them up to the width of the output. That is r · (in + out) weights
-# beside in · out. (claims lora-formula and lora-rank)
+# beside in · out. (claims lora-formula and lora-rank) In training, peft can drop a share of A's inputs at
+# random (`lora_dropout`, 0 unless you ask); outside training nothing is dropped.
 
 # %% tags=["nbval-check-output"]
 for out, inside, r in ((500, 500, 4), (1024, 1024, 16), (4096, 4096, 16)):
@@ -109,9 +107,35 @@ def lora_forward(x, W, A, B, alpha):
 check("05.1", lora_forward)
 
 # %% [markdown]
+# ## Exercise 05.2: a start that changes nothing
+#
+# {{exercise:05.2}}
+#
+# A starts as small random numbers, uniform within 1/√in, as peft has it; B starts at 0.
+#
+# {{hint:05.2}}
+
+# %% tags=["exercise"]
+def init_lora(noise, inside, out, r):
+    """Starting A (r, inside) and B (out, r) of a LoRA layer: step 0 must change nothing, step 1 must learn.
+
+    B starts at 0. A takes its numbers from noise, a list of more floats than you need, uniform between -1 and
+    1: in order, row by row, divided by the square root of `inside`. Returns (A, B), each a list of rows of
+    float.
+    """
+    # BEGIN SOLUTION
+    A = [[value / inside**0.5 for value in noise[i * inside : (i + 1) * inside]] for i in range(r)]
+    return A, [[0.0] * r for _ in range(out)]
+    # END SOLUTION
+
+
+# %%
+check("05.2", init_lora)
+
+# %% [markdown]
 # ## Build
 #
-# The same as a module. A starts as small random numbers, uniform within 1/√in, as peft has it; B starts at 0.
+# Forward pass and start, as a module.
 
 # %%
 class LoRA(torch.nn.Module):
@@ -156,7 +180,7 @@ print(f"{trained:,} trained weights, {trained / base_weights:.1%} of the base's 
 # The first guess: 3.6%. And v is narrower than q: this model has 9 query heads and 3 key and value heads, so
 # LoRA on k and v is smaller too. Many counts that go round forget this.
 #
-# ## A start that changes nothing
+# ## Why B starts at 0
 #
 # B is 0, so B A is 0, and step 0 computes what the base computes. Why not let both be 0? Look at the
 # gradients. With G the gradient of the loss with respect to the output, that of B is s · G (A x)ᵀ and that of
@@ -186,28 +210,6 @@ print("step 0 gives the base's logits, to the last bit:", torch.equal(logits["ba
 
 # %% [markdown]
 # The fourth guess: no output changes.
-#
-# ## Exercise 05.2: a start that changes nothing
-#
-# {{exercise:05.2}}
-#
-# {{hint:05.2}}
-
-# %% tags=["exercise"]
-def init_lora(noise, inside, out, r):
-    """Starting A (r, inside) and B (out, r) of a LoRA layer: step 0 must change nothing, step 1 must learn.
-
-    noise: a list of more floats than you need, uniform between -1 and 1. Take them in order, row by row, and
-    divide by the square root of `inside`. Returns (A, B), each a list of rows of float.
-    """
-    # BEGIN SOLUTION
-    A = [[value / inside**0.5 for value in noise[i * inside : (i + 1) * inside]] for i in range(r)]
-    return A, [[0.0] * r for _ in range(out)]
-    # END SOLUTION
-
-
-# %%
-check("05.2", init_lora)
 
 # %% [markdown]
 # ## Exercise 05.3: count the trained weights
@@ -291,9 +293,8 @@ print("gradients equal to 1e-4, all of them:", bool(off_by < 1e-4))
 # %% [markdown]
 # ## Train: every weight against 3.6% of them
 #
-# The same rows, steps and tokens a step; each with a learning rate that did well for it in a recorded sweep
-# of 300 steps: 3e-4 for full finetuning, ten times that for LoRA. On the CPU budget both see some 150 of the
-# 4,000 rows.
+# The same rows, steps and tokens a step; each with a learning rate that did well for it in trials of 300
+# steps. On the CPU budget both see some 150 of the 4,000 rows.
 
 # %%
 ours = theirs = outputs = pairs = mine = other = None                      # their memory is wanted below
@@ -301,17 +302,18 @@ data = load("tickets")
 size = len(data["test"])
 test = data["test"].select([i * size // numbers.rows for i in range(numbers.rows)])
 options = dict(steps=numbers.steps, batch=numbers.batch, length=numbers.length, seed=SEED)
+FULL_LR, LORA_LR = 3e-4, 3e-3
 runs, scores = {}, {}
 
 full = load_model()
-runs["full"] = fit(full, data["train"], tokenizer, lr=numbers.full_lr, **options)
+runs["full"] = fit(full, data["train"], tokenizer, lr=FULL_LR, **options)
 print(runs["full"])
 scores["full"] = score(full, tokenizer, test, batch_size=250, max_new_tokens=numbers.answer)
 
 # %%
 seed_everything(SEED)
 model = get_peft_model(load_model(), config)
-runs["LoRA"] = fit(model, data["train"], tokenizer, lr=numbers.lora_lr, **options)
+runs["LoRA"] = fit(model, data["train"], tokenizer, lr=LORA_LR, **options)
 print(runs["LoRA"])
 scores["LoRA"] = score(model, tokenizer, test, batch_size=250, max_new_tokens=numbers.answer)
 
@@ -356,7 +358,7 @@ from trl import SFTConfig, SFTTrainer
 
 settings = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39,
-    learning_rate=numbers.lora_lr, warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True,
+    learning_rate=LORA_LR, warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True,
     gradient_checkpointing=False, max_length=512, save_strategy="no", logging_steps=100, report_to="none",
     disable_tqdm=True, seed=SEED,
 )  # fmt: skip
@@ -417,7 +419,8 @@ print("what cutting to rank 16 loses is the rest:", abs(lost - (1 - first)) < 1e
 # The update has structure: a few directions are much larger than the rest. But it is not of low rank: a long
 # tail follows. Whether the tail matters is another question, and one that only a score can answer. So cut
 # every layer's update to rank 16, the nearest matrix of that rank, and score the model again. The shuffled
-# update, cut the same way, is the control; embedding and norms keep their whole change.
+# update, cut the same way, is the control. Embedding and norms keep their whole change: rank 0 says what
+# they reach alone.
 
 # %% tags=["gpu"]
 # %%gpu
@@ -431,6 +434,7 @@ def with_change(cut):
 
 
 for name, cut in {
+    "rank 0": torch.zeros_like,
     "rank 16, shuffled": lambda delta: low_rank(shuffled(delta, SEED), 16),
     "rank 16": lambda delta: low_rank(delta, 16),
     "whole": lambda delta: delta,
@@ -439,7 +443,7 @@ for name, cut in {
     print(f"{name:<18}{found.exact:.1%} exact")
 
 # %% [markdown]
-# The recorded run has three seeds and five ranks (claim lora-lowrank):
+# The recorded run has three seeds and six ranks (claim lora-lowrank):
 
 # %%
 Markdown("\n".join(lora_report.low_rank_table()))
@@ -480,33 +484,54 @@ print("rank:", torch.linalg.matrix_rank(mine).item())
 #
 # s = alpha / r scales the change. It acts like a learning rate, so rank and rate cannot be told apart unless
 # you know what s does. Three habits: alpha fixed, alpha = 2r, and **rsLoRA**, which divides by √r instead.
-# Take one AdamW step on one layer and measure the norm of the change, s · ‖B A‖.
+# Take one AdamW step on one layer. Measure the norm of the change, s · ‖B A‖, and what the output sees of it,
+# s · ‖B A x‖, for the x that the layer gets from a real text.
 
 # %%
+def seen_by(layer, text):
+    """What a layer of the base gets of a text (tokens, in), and the loss's gradient at its output."""
+    seen, ids = [], tokenizer(text, return_tensors="pt")
+    hook = layer.register_forward_hook(lambda _, given, output: seen.extend((given[0], output)))
+    loss = base(**ids, labels=ids.input_ids).loss
+    hook.remove()
+    x, output = seen
+    return x[0].detach(), torch.autograd.grad(loss, output)[0][0]
+
+
 def first_change(r, alpha, rslora):
-    """Norm of one layer's change after one AdamW step at 1e-3."""
+    """Norms after one AdamW step at 1e-3: of one layer's change, and of its output's, mean of the tokens."""
     torch.manual_seed(SEED)
     adapted = LoRALinear(copy.deepcopy(layer), r, alpha, rslora=rslora)
     optimizer = torch.optim.AdamW([adapted.lora_A, adapted.lora_B], lr=1e-3)
-    (adapted(x) - target).square().mean().backward()
+    adapted(x).backward(slope)
     optimizer.step()
-    return adapted.delta().norm().item()
+    change = adapted.delta().detach()
+    return change.norm().item(), (x @ change.T).norm(dim=-1).mean().item()
 
 
 # %% tags=["nbval-check-output"]
 habits = {"alpha = 16": (lambda r: 16, False), "alpha = 2r": (lambda r: 2 * r, False),
           "rsLoRA, alpha = 16": (lambda r: 16, True)}  # fmt: skip
-print(f"{'norm after one step':<20}" + "".join(f"{f'r={r}':>8}" for r in (4, 16, 64)) + "   r=64 over r=4")
-for name, (alpha, rslora) in habits.items():
-    norms = [first_change(r, alpha(r), rslora) for r in (4, 16, 64)]
-    print(f"{name:<20}" + "".join(f"{norm:>8.2f}" for norm in norms) + f"{norms[-1] / norms[0]:>12.1f}")
+base.requires_grad_(True)
+x, slope = seen_by(layer, data["test"][0]["message"])                      # (tokens, 576), (tokens, 1536)
+taken = {name: [first_change(r, alpha(r), rslora) for r in (4, 16, 64)]
+         for name, (alpha, rslora) in habits.items()}  # fmt: skip
+for place, what in enumerate(("norm of the change", "of the output's")):
+    print(f"{what:<20}" + "".join(f"{f'r={r}':>8}" for r in (4, 16, 64)) + "   r=64 over r=4")
+    for name, each in taken.items():
+        norms = [pair[place] for pair in each]
+        print(f"{name:<20}" + "".join(f"{norm:>8.3f}" for norm in norms) + f"{norms[-1] / norms[0]:>12.1f}")
 
 # %% [markdown]
-# Why: AdamW's first step moves every entry of B by the learning rate, whatever the scaling. Each of the r
-# columns then adds a term of about equal size and random direction, so ‖B A‖ grows as √r. Alpha fixed makes
-# that 1/√r: a larger rank learns more slowly. Alpha = 2r makes it √r: a larger rank takes larger steps, and
-# wants a lower rate. rsLoRA keeps it level, in the hope that one learning rate serves all ranks. This is the
-# first step; what is best after hundreds must be measured.
+# Why: AdamW's first step moves every entry of B by the learning rate, up or down, whatever the scaling. As a
+# matrix, B A is then a sum of r terms of about equal size in different directions: its norm grows as √r, and
+# rsLoRA's √r evens that out. But the output sees B A x. The signs in column j of B follow those of A x in
+# place j, so on inputs like those of the step all r columns push the same way, and the sum grows nearly as r.
+# Alpha = 2r passes that on: a larger rank takes larger steps, and may want a lower rate. With rsLoRA about √r
+# is left of it, and alpha fixed, which divides by r, comes nearest to level.
+#
+# Is one learning rate then right for all ranks? This is the first step of one layer; what is best after
+# hundreds must be measured.
 #
 # ## Exercise 05.5: keep the scaling
 #
@@ -532,10 +557,10 @@ check("05.5", same_scaling)
 # %% [markdown]
 # ## Rank, targets and learning rate: the record
 #
-# Everything in this section is recorded, on a GPU. Each method was swept over learning rates, further out
-# where the best was at an end. It is peft's LoRA, with alpha = 2r unless the name says otherwise: `a32` is
-# alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say which layers have an adapter;
-# without, all linear ones have.
+# Everything in this section is recorded, on a GPU. Each method was swept over learning rates, 3 times apart
+# and with one seed, further out where the best was at an end. It is peft's LoRA, with alpha = 2r unless the
+# name says otherwise: `a32` is alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say
+# which layers have an adapter; without, all linear ones have.
 
 # %%
 whole = store.read("methods_tickets")
@@ -567,18 +592,27 @@ if len(shown) == 4:
     plots.show(fig, f"Line plot of score over learning rate: {best}.")
 
 # %% [markdown]
-# The second guess: higher, and the best rate falls as the rank grows, as alpha = 2r made you expect. Too high
-# a rate ends near 0%, so a comparison of ranks at one rate says more about the rate than about ranks. The
-# third guess: compare `lora-r1` with `lora-r16`, and the gap between them with the spread over seeds.
+# The second guess is in the best rates, the third in the gap of two ranks, each at its best rate:
+
+# %%
+for name in shown:
+    rates = kin[name]["rates"].values()
+    print(f"{name:<10} best at {kin[name]['rate']:g}; all rates tried: {min(rates):.1%} to {max(rates):.1%}")
+print(lora_report.gap("lora-r16", "lora-r1"))
+
+# %% [markdown]
+# Where one method's scores differ more over rates than methods do at their best, a comparison at one rate
+# says more about the rate than about the methods.
 #
-# Does the best rate move with the batch? (claim hp-lr)
+# Does the best rate move with the batch (claim hp-lr)? Steps stay the same, so a larger batch sees more rows.
+# And these are rates at alpha = 2r: half the alpha wants a higher one.
 
 # %%
 Markdown("\n".join(lora_report.batch_table()))
 
 # %% [markdown]
-# **DoRA** splits each weight into a length and a direction, and adapts the direction by LoRA. It trains
-# little more; whether it scores more, claim lora-dora says.
+# **DoRA** splits W into lengths and directions, in peft one length for each output row, and adapts the
+# directions by LoRA. It trains little more; whether it scores more, claim lora-dora says.
 #
 # ## What is forgotten
 #
@@ -595,8 +629,9 @@ Markdown("\n".join(lora_report.forget_table()))
 # %% [markdown]
 # ## Merge
 #
-# B A has the shape of W, so after training the change can be added to W: the same outputs, and one matrix
-# product instead of three. `merge_and_unload` does it, and gives back an ordinary model.
+# B A has the shape of W, so after training the change can be added to W: the same outputs to rounding, and
+# one matrix product instead of three. `merge_and_unload` does it, and gives back an ordinary model. In 16
+# bits rounding is coarser, and a small change beside a large W may be lost in it.
 
 # %% tags=["nbval-check-output"]
 extra = solve("05.3")(576, 30, 9, 3, 64, 1536, 49152, 16, ATTENTION + MLP)
@@ -666,7 +701,7 @@ model = model.to(device())
 model.add_adapter("voice", config)
 model.set_adapter("voice")
 replies = load("voice", quality="gold")["train"]
-voiced = fit(model, replies, tokenizer, lr=numbers.lora_lr, batch=numbers.batch, length=numbers.length,
+voiced = fit(model, replies, tokenizer, lr=LORA_LR, batch=numbers.batch, length=numbers.length,
              steps=numbers.voice_steps, seed=SEED)  # fmt: skip
 print(voiced)
 model.save_pretrained("out/adapters")  # the first adapter in this folder, the other in voice/
@@ -716,38 +751,66 @@ Markdown("\n".join(lora_report.rebase_table()))
 # %% [markdown]
 # ## Memory and time
 #
-# The predictor of lesson 01, for a step of the plain loop, 8 x 512 tokens, LoRA of rank 16 on all linear
-# layers:
+# The predictor of lesson 01, for a step of the plain loop, 8 x 512 tokens, bf16 autocast, LoRA of rank 16 on
+# all linear layers, and on q and v alone:
 
 # %% tags=["nbval-check-output"]
-settings = {name: Setting("smollm2-135m", method=name, batch=8, seq=512) for name in ("full", "lora")}
+step = Setting("smollm2-135m", method="lora", batch=8, seq=512)
+settings = {"full": step.but(method="full"), "LoRA": step, "LoRA q,v": step.but(targets="q,v")}
 reports = {name: predict(setting) for name, setting in settings.items()}
-print(f"{'GB':<17}{'full':>8}{'LoRA':>8}")
+print(f"{'GB':<17}" + "".join(f"{name:>10}" for name in reports))
 for kind in ("weights", "optimizer", "casts", "activations", "logits and loss", "workspace"):
     sizes = [report.categories.get(kind, 0) / 1e9 for report in reports.values()]
-    print(f"{kind:<17}" + "".join(f"{size:>8.2f}" for size in sizes))
-print(f"{'peak':<17}" + "".join(f"{report.peak_allocated / 1e9:>8.2f}" for report in reports.values()))
-states = {"full": 12 * base_weights, "LoRA": 12 * trained}
-print(f"gradients and states: {states['full'] / 1e9:.2f} GB for full, {states['LoRA'] / 1e9:.2f} GB for LoRA")
+    print(f"{kind:<17}" + "".join(f"{size:>10.2f}" for size in sizes))
+print(f"{'peak':<17}" + "".join(f"{report.peak_allocated / 1e9:>10.2f}" for report in reports.values()))
+print(f"{'at':<17}" + "".join(f"{report.moment:>10}" for report in reports.values()))
+saved = [report.categories["activations"] / report.peak_allocated for report in reports.values()]
+print(f"{'activations':<17}" + "".join(f"{share:>10.0%}" for share in saved) + " of the peak")
+
+# %% [markdown]
+# The peak is at the start of the backward pass: all activations are there, and no gradient yet. Gradients
+# come as activations go, so at this size only the two optimizer states count in full. Not so elsewhere:
+
+# %% tags=["nbval-check-output"]
+both = [predict(step.but(precision="bf16", method=method)).categories for method in ("full", "lora")]
+print("all in bf16 but the adapters, activations: full {:.2f} GB, LoRA {:.2f} GB".format(
+    *(each["activations"] / 1e9 for each in both)))  # fmt: skip
+large = predict(Setting("7b", method="full", batch=1, seq=512, precision="bf16"))
+kept = (large.categories["gradients"] + large.categories["optimizer"]) / 1e9
+print(f"7B in bf16, 1 x 512 tokens, full: gradients and states are {kept:.0f} GB of a peak of",
+      f"{large.peak_allocated / 1e9:.0f} GB, at the {large.moment}")  # fmt: skip
 
 # %% tags=["gpu"]
 # %%gpu
 from labkit.memory.apart import measure_apart
 
-print(f"{'':<6}{'predicted':>12}{'measured':>12}{'error':>8}")
+print(f"{'':<9}{'predicted':>12}{'measured':>12}{'error':>8}")
 for name, setting in settings.items():
     said, measured = reports[name].peak_allocated, measure_apart(setting).peak_allocated
-    print(f"{name:<6}{said / 1e9:>9.3f} GB{measured / 1e9:>9.3f} GB{said / measured - 1:>8.1%}")
+    print(f"{name:<9}{said / 1e9:>9.3f} GB{measured / 1e9:>9.3f} GB{said / measured - 1:>8.1%}")
 
 # %% [markdown]
-# LoRA saves gradients and states: nearly all of them. The weights stay, and the activations barely shrink,
-# because the gradient has to pass through every frozen layer. In a small model with long batches that is most
-# of the memory; in a 7B model with a short batch the states are.
+# LoRA saves gradients and states: nearly all of them. The weights stay. What it saves of the activations
+# depends on where the adapters are: A's gradient needs the layer's input, as W's does, so an adapted layer
+# keeps it, and only a layer without an adapter need not. It depends on the recipe too: in a bf16 model peft's
+# adapters are fp32, their inputs are kept a second time in fp32, and LoRA's activations are larger than full
+# finetuning's. Here, with long batches, activations are the largest part; in the 7B model with a short batch,
+# gradients and states are.
 #
-# Time: a step of full finetuning is three products a weight: forward, the gradient of the input, the
-# gradient of the weight. LoRA spares the third for W and adds small ones, so it needs about two thirds of the
-# arithmetic. The small products are kernels of their own, so with small batches on a GPU it may well be
-# slower (claim lora-speed):
+# Time: a step of full finetuning is three products a weight, forward, the gradient of the input, the gradient
+# of the weight, each two operations a token. LoRA spares the third for W, and needs all three for A and B.
+# Attention, which has no weights, costs both the same.
+
+# %% tags=["nbval-check-output"]
+forward = 30 * 2 * 2 * 512 * 576                     # layers, products, operations, tokens to look at, width
+attention = forward + 2.5 * forward                  # backward is 2.5 times that: one product is made again
+for name, more in (("products with weights", 0), ("and attention", attention)):
+    operations = [6 * base_weights + more, 4 * base_weights + 6 * trained + more]
+    print(f"{name}: LoRA needs {operations[1] / operations[0]:.2f} of full finetuning's operations")
+
+# %% [markdown]
+# Two thirds is said; it is nearer to three quarters (claim lora-flops). The small products are kernels of
+# their own, so with small batches on a GPU LoRA may well be slower (claim lora-speed):
 
 # %%
 Markdown("\n".join(lora_report.speed_table()))
@@ -764,11 +827,14 @@ record(seed=SEED, full_exact=scores["full"].exact, lora_exact=scores["LoRA"].exa
 #   of its performance (lora-95): r=2 on q and v is the largest that stays below 0.1% here.
 # - The counts that go round (lora-rank), the formula (lora-formula) and the size of an adapter (lora-size).
 # - Finetuning updates are low-rank (lora-lowrank): scores after truncation, not shares of a norm.
-# - LoRA is sensitive to rank, and larger helps up to a point (lora-sensitive): each rank at its best rate.
-# - Merged weights cost nothing (lora-merge); LoRA trains ten times faster (lora-speed).
-# - LoRA forgets less (lora-forget): at matched task scores. DoRA is closer to full (lora-dora).
+# - LoRA is sensitive to rank, and larger helps up to a point (lora-sensitive): each rank at the best of rates
+#   3 times apart.
+# - Merged weights cost nothing (lora-merge); LoRA trains ten times faster (lora-speed), with two thirds of
+#   the operations (lora-flops).
+# - LoRA forgets less (lora-forget): at matched task scores. DoRA scores higher than LoRA (lora-dora).
 # - If the base changes, retrain every adapter (lora-rebase).
-# - LoRA's useful learning rate is 1e-5 to 1e-4 (hp-lr). Little data favours it (data-crossover, lesson 03).
+# - LoRA's useful learning rate is 1e-5 to 1e-4 (hp-lr): the best one, at alpha = 2r. Little data favours it
+#   (data-crossover, lesson 03).
 
 # %% tags=["nbval-check-output"]
 claims("05")
@@ -778,8 +844,9 @@ claims("05")
 #
 # - y = W x + s · B A x: the change is factored. B starts at 0, so step 0 is the base.
 # - r (in + out) weights a layer; look at the shapes, k and v may be narrower than q.
-# - Tune the learning rate for each rank and scaling: LoRA's is several times that of full finetuning.
-# - LoRA saves gradients and optimizer states, hardly any activations, and a third of the arithmetic.
+# - Tune the learning rate for each rank and scaling, and do not take over that of full finetuning.
+# - LoRA saves gradients and optimizer states. With adapters on all layers it saves few activations or none,
+#   and about a quarter of the operations.
 # - Merge for speed, once, into the base it was trained on; keep adapters apart to swap them.
 #
 # **Read:** Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), section 4. Kalajdzievski,

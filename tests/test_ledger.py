@@ -501,7 +501,7 @@ def test_a_band_that_moved_while_it_was_measured_is_refused_whatever_it_is_now(c
 
 def test_the_committed_ledger_is_complete():
     found = ledger.ledger()
-    assert len({claim["id"] for claim in found}) == len(found) == 64
+    assert len({claim["id"] for claim in found}) == len(found) == 65
     optional = {"reproduced_if", "shown"}
     for claim in found:
         wanted = {"id", "lesson", "kind", "claim", "measure", "record", "bands", "beside"}

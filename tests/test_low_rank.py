@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from labkit.errors import LabkitError
+from labkit.exercises.spec import find
 from labkit.methods.low_rank import (
     LoRALinear,
     add_lora,
@@ -154,6 +155,27 @@ def test_the_nearest_matrix_of_a_rank_keeps_the_largest_values():
         assert (update - cut).norm() == pytest.approx(values[rank:].norm().item(), rel=1e-5)
     assert torch.allclose(low_rank(update, 4), update, atol=1e-5)
     assert torch.allclose(energy(update)[:4], (values**2).cumsum(0).double() / 39, atol=1e-6)
+
+
+def test_exercise_05_4_accepts_whoever_decomposes_the_matrix_anew():
+    exercise = find("05.4")
+
+    def anew(U, S, V, rank):
+        whole = torch.tensor(U) @ torch.diag(torch.tensor(S)) @ torch.tensor(V)
+        return low_rank(whole, rank).tolist()
+
+    def rough(U, S, V, rank):
+        return [[round(value, 2) for value in row] for row in anew(U, S, V, rank)]
+
+    for seed in range(20):
+        inputs = exercise.draw(seed)
+        wanted = [exercise.reference(*one) for one in inputs]
+        assert all(exercise.compare(anew(*one), want) for one, want in zip(inputs, wanted, strict=True))
+        assert not any(exercise.compare(rough(*one), want) for one, want in zip(inputs, wanted, strict=True))
+        for U, S, V, _ in inputs:
+            for rows in (torch.tensor(U).T, torch.tensor(V)):
+                assert torch.allclose(rows @ rows.T, torch.eye(len(S)), atol=1e-5)
+            assert all(a - b > 0.3 for a, b in zip(S, [*S[1:], 0.0], strict=True))
 
 
 def test_the_dtype_stays():

@@ -16,18 +16,16 @@ from labkit.records import ledger, store
 NAME = "lora"
 METHODS = ("full", "lora-r16")
 BEST = {"full": 3e-4, "lora-r16": 3e-3}  # where methods_tickets is not recorded
-# What was forgotten is measured at five rates: the best, and two on each side.
-FORGET = {"full": (3e-5, 1e-4, 3e-4, 1e-3, 3e-3), "lora-r16": (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)}
 GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": None, "weaker": 60,
-       "batches": (2, 8, 32), "repeats": 20, "sizes": ("small", "large"), "engines": ("eager", "blocks"),
-       "prompts": 16,
+       "batches": (2, 8, 32), "repeats": 20, "timings": 3, "prompts": 16,
+       "sizes": ("small", "large"), "engines": ("eager", "blocks"),
        "calls": {"launch-bound": ((1, 16), 50), "compute-bound": ((32, 1024), 10)}}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "weaker": 1,
-         "batches": (1, 2), "repeats": 2, "sizes": ("smoke",), "engines": ("eager", "plain"),
-         "prompts": 2,
+         "batches": (1, 2), "repeats": 2, "timings": 1, "prompts": 2,
+         "sizes": ("smoke",), "engines": ("eager", "plain"),
          "calls": {"launch-bound": ((1, 4), 1), "compute-bound": ((2, 16), 1)}}  # fmt: skip
 CODE = ("bench/lora", "bench/lora_jobs", "bench/lora_time", "bench/lora_values", "bench/methods",
-        "bench/train_engines", "methods/full", "methods/lora", "methods/low_rank")  # fmt: skip
+        "bench/train", "bench/train_engines", "methods/full", "methods/lora", "methods/low_rank")  # fmt: skip
 # Families whose rows are scored, or read in continued pre-training.
 FAMILIES = ("tickets", "general", "handbook", "voice", "jobs", "sql")
 
@@ -99,11 +97,20 @@ def names(asked, best):
     """(jobs that train and score, jobs that want the card to themselves), the longest first."""
     seeds, lora, full = asked["seeds"], best["lora-r16"], best["full"]
     trained = [f"rebase_{lora:g}_{seed}" for seed in seeds] + [f"lowrank_{full:g}_{seed}" for seed in seeds]
-    trained += [f"forget_{method}_{rate:g}_{seed}" for method in METHODS for rate in FORGET[method]
+    trained += [f"forget_{method}_{rate:g}_{seed}" for method in METHODS for rate in around(best[method])
                 for seed in seeds]  # fmt: skip
-    alone = [f"speed_{size}_{engine}_{method}" for size in asked["sizes"] for engine in asked["engines"]
-             for method in METHODS]  # fmt: skip
+    # A repeat after the other, so that a slow minute of the machine meets all alike.
+    alone = [f"speed_{size}_{engine}_{method}_{repeat}" for repeat in range(asked["timings"])
+             for size in asked["sizes"] for engine in asked["engines"] for method in METHODS]  # fmt: skip
     return trained, [f"merge_{lora:g}_0", *alone, *(f"flops_{method}" for method in METHODS)]
+
+
+def around(best):
+    """The rates at which forgetting is measured: the best one, and two on each side, 3 times apart."""
+    rates = [best]
+    for _ in range(2):
+        rates = [bench_methods._beside(rates[0], up=False), *rates, bench_methods._beside(rates[-1], up=True)]
+    return rates
 
 
 def arms(asked, known):

@@ -7,8 +7,9 @@ from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.records import stats
 
-RANKS = (1, 4, 16, 64, 256)
-CUT = 16  # the rank whose cut is scored on test rows
+RANKS = (0, 1, 4, 16, 64, 256)
+CUT = 16
+TESTED = (("full", 0), ("full", CUT), ("shuffled", CUT))  # the cuts that are scored on test rows
 RANK = 16  # of the adapter that is put on another base
 PRETRAINING = 1e-4  # the rate of continued pre-training
 CHANGED, SLIGHTLY = "changed base", "slightly changed base"
@@ -42,8 +43,9 @@ def lowrank(rate, seed, asked):
     """Full finetuning, and its update cut to a few ranks, beside the same cuts of the update shuffled.
 
     Every linear layer's update is cut by itself; what the embedding (which is the head) and the norms learned
-    stays whole in every variant. Test rows for the whole update and for both cuts to rank CUT; validation
-    rows, and the mean share of the squared norm that is kept (energy), for every rank.
+    stays whole in every variant, and is all that rank 0 leaves. Test rows for the whole update and for the
+    cuts TESTED; validation rows, and the mean share of the squared norm that is kept (energy), for every
+    rank (shuffled, rank 0 would be the same model again).
     """
     from labkit import load, load_tokenizer, methods
     from labkit.methods.low_rank import shuffled, updates
@@ -59,15 +61,15 @@ def lowrank(rate, seed, asked):
         if kind == "shuffled":
             changes = {name: shuffled(change, int(seed)) for name, change in changes.items()}
         factors = {name: factored(change) for name, change in changes.items()}
-        kept = [(s.double().square().cumsum(0) / s.double().square().sum()) for _, s, _ in factors.values()]
-        found["energy"][kind] = {str(rank): _mean([one[min(rank, len(one)) - 1].item() for one in kept])
-                                 for rank in RANKS}  # fmt: skip
+        ranks = [rank for rank in RANKS if rank or kind == "full"]
+        found["energy"][kind] = {str(rank): _mean([kept(s, rank) for _, s, _ in factors.values()])
+                                 for rank in ranks}  # fmt: skip
         found["validation"][kind] = {}
-        for rank in RANKS:
+        for rank in ranks:
             put(model, before, {name: cut(parts, rank) for name, parts in factors.items()})
             scores = exact(model, tokenizer, data, "validation", asked)
             found["validation"][kind][str(rank)] = scores.exact
-            if rank == CUT:
+            if (kind, rank) in TESTED:
                 found["rows"][f"{kind}, rank {rank}"] = packed(model, tokenizer, data, asked)
     return found
 
@@ -83,6 +85,12 @@ def cut(factors, rank):
     """The matrix of `rank` nearest to the one that was factored, as `labkit.methods.low_rank.low_rank`."""
     u, s, vh = factors
     return (u[:, :rank] * s[:rank]) @ vh[:rank]
+
+
+def kept(values, rank):
+    """Share of the squared norm (energy) that the first `rank` of a matrix's singular values hold."""
+    squares = values.double().square()
+    return (squares[:rank].sum() / squares.sum()).item()
 
 
 def put(model, before, changes):

@@ -1,10 +1,10 @@
 """The tables and the figure of `bench lora`. Each takes the record's values, or reads them."""
 
 from functools import wraps
-from statistics import median
+from statistics import mean, median
 
 from labkit.bench.train_engines import ABOUT
-from labkit.records import store
+from labkit.records import judge, ledger, stats, store
 
 MISSING = "not measured yet: python -m labkit bench lora"
 NAMES = {"full": "full", "lora-r16": "LoRA r=16"}
@@ -44,7 +44,8 @@ def lines(found):
 def low_rank_table(found):
     """Markdown lines: the update of full finetuning cut to a few ranks, and the same for it shuffled."""
     low, kinds = found["low rank"], ("full", "shuffled")
-    rows = [[rank, *(_percent(low[what][kind][rank]) for kind in kinds for what in ("energy", "validation"))]
+    rows = [[rank, *(_percent(low[what][kind][rank]) if rank in low[what][kind] else ""
+                     for kind in kinds for what in ("energy", "validation"))]
             for rank in low["energy"]["full"]]  # fmt: skip
     whole = low["validation"]["whole"]
     rows.append(["all", "100.0%", _percent(whole), "100.0%", ""])
@@ -53,8 +54,9 @@ def low_rank_table(found):
         *_table("rank kept|energy|exact match, validation|energy, shuffled|exact match, shuffled", rows),
         "",
         f"Full finetuning, {_budget(found)}, mean of {_seeds(whole)}. The update of every linear layer is "
-        "cut by itself; what the embedding and the norms learned stays whole. Energy: share of the squared "
-        f"norm that is kept, mean of the layers. Exact match on test rows: {test}.",
+        "cut by itself; what the embedding and the norms learned stays whole, and is all that rank 0 leaves. "
+        "Energy: share of the squared norm that is kept, mean of the layers. "
+        f"Exact match on test rows: {test}.",
     ]
 
 
@@ -65,17 +67,21 @@ def merge_table(found):
     for what, times in found["forward seconds"].items():
         rows, tokens = asked["calls"][what][0]
         cells = [f"{1e3 * median(times[name]):.2f} ms" for name in ("base", "merged", "unmerged")]
-        ratios = [f"{median(found[f'{name} time'][what]):.3f}" for name in ("merged", "unmerged")]
+        ratios = [_interval(found[f"{name} time"][what], ".3f") for name in ("merged", "unmerged")]
         out.append([f"{what}, {rows} x {tokens:,} tokens", *cells, *ratios])
     return [
         *_table("forward pass, bf16|base|merged|unmerged|merged over base|unmerged over base", out),
         "",
-        "One adapter, LoRA r=16 on all linear layers; medians of "
-        f"{asked['repeats']} repeats in turns, eager. In fp32 the logits of merged and unmerged differ by "
-        f"{found['largest logit difference']:.1e} at most (largest logit: {found['largest logit']:.0f}); the "
-        f"likeliest next token is the same at {found['same next token']:.2%} of the positions of "
-        f"{asked['prompts']} rows.",
+        f"One adapter, LoRA r=16 on all linear layers, eager; medians of {asked['repeats']} repeats in "
+        "turns, ratios within each repeat (95% intervals). Logits of merged and unmerged, on the positions "
+        f"of {asked['prompts']} rows: {'; '.join(_logits(found, dtype) for dtype in found['logits'])}.",
     ]
+
+
+def _logits(found, dtype):
+    one, apart = found["logits"][dtype], found["relative logit difference"][dtype]
+    return (f"in {dtype} they differ by {apart:.1e} of the largest ({one['largest logit']:.0f}) at most, and "
+            f"agree on the likeliest next token at {one['same next token']:.2%}")  # fmt: skip
 
 
 @_measured
@@ -84,18 +90,19 @@ def speed_table(found):
     out = []
     for size, engines in found["speed"].items():
         for engine, each in engines.items():
-            speeds = [f"{each[name]['tokens/s']:,.0f}" for name in NAMES]
-            step = f"{each['full']['batch']} x {each['full']['length']:,}"
-            ratio = f"{found['tokens/s ratio'][f'{size}, {engine}']:.2f}"
+            speeds = [f"{median(each[name]['tokens/s']):,.0f}" for name in NAMES]
+            step = f"{each['full']['batch'][0]} x {each['full']['length'][0]:,}"
+            ratio = _interval(found["tokens/s ratio"][f"{size}, {engine}"], ".2f")
             out.append([step, ABOUT[engine], *speeds, ratio])
     counted, asked = found["FLOPs"], found["settings"]
     return [
         *_table("tokens a step|loop|full, tokens/s|LoRA r=16, tokens/s|LoRA over full", out),
         "",
-        "One run each, the card to itself, start-up not counted. FLOPs of a step of "
-        f"{asked['batch']} x {asked['length']} tokens: full {counted['full']:.3g}, LoRA "
+        f"Medians of {_count(asked['timings'], 'run')} each, the card to itself, start-up not counted. "
+        f"FLOPs of a step of {asked['batch']} x {asked['length']} tokens: full {counted['full']:.3g}, LoRA "
         f"{counted['lora-r16']:.3g}, ratio {found['FLOPs ratio']:.3f}. Counted are matrix products and "
-        "attention of the forward and backward pass, every position through the head.",
+        "attention of the forward and backward pass, every position through the head. Brackets: 95% interval "
+        "over the runs.",
     ]
 
 
@@ -106,7 +113,7 @@ def forget_table(found):
     for method, rates in found["forget"].items():
         for rate, runs in sorted(rates.items(), key=lambda pair: float(pair[0])):
             done = [run for run in runs if run["general loss"] is not None]
-            loss = f"{_mean([run['general loss'] for run in done]):.3f}" if done else "diverged"
+            loss = f"{mean([run['general loss'] for run in done]):.3f}" if done else "diverged"
             probe = _percent([run["probe"] for run in done]) if done else ""
             out.append([NAMES[method], rate, _percent([run["right"] for run in runs]), loss, probe])
     most, least = (", ".join(f"{gap:+.3f}" for gap in found[f"loss at matched score, {end}"])
@@ -125,11 +132,11 @@ def forget_table(found):
 def rebase_table(found):
     """Markdown lines: an adapter on its own base and on changed ones."""
     test, change = found["rebase"]["test"], found["rebase"]["change"]
-    base = _mean(change["changed base"]["general loss before"])
+    base = mean(change["changed base"]["general loss before"])
     out = [[BASES["own base"], _percent(test["own base"]), "0", f"{base:.3f}"]]
     for name in list(BASES)[1:]:
         one = change.get(name, change["changed base"])  # a new adapter lies on the changed base, too
-        cells = [_percent(one["weights moved"]), f"{_mean(one['general loss after']):.3f}"]
+        cells = [_percent(one["weights moved"]), f"{mean(one['general loss after']):.3f}"]
         out.append([BASES[name], _percent(test[name]), *cells])
     asked = found["settings"]
     return [
@@ -155,8 +162,9 @@ def batch_table(found):
     return [
         *_table("|".join(["best learning rate", *heads]), out),
         "",
-        f"{asked['steps']} steps whatever the batch, one seed. In brackets exact match on training rows "
-        "whose phrasings were kept out, by which a rate is chosen (among equals by the lower loss)."
+        f"{asked['steps']} steps whatever the batch, so a larger one sees more rows; one seed, rates 3 times "
+        "apart, alpha = 2r. In brackets exact match on training rows whose phrasings were kept out, by which "
+        "a rate is chosen (among equals by the lower loss)."
         + (" *: still the lowest or highest rate tried." if ends else ""),
     ]
 
@@ -181,17 +189,36 @@ def plot(found=None):
         points = sorted((100 * run["right"], run["general loss"]) for run in runs)
         axes.plot(*zip(*points, strict=True), marker, color=colour, label=name)
         said.append(f"{name} " + ", ".join(f"{score:.1f}% {loss:.2f}" for score, loss in points))
-    base = _mean(found["rebase"]["change"]["changed base"]["general loss before"])
+    base = mean(found["rebase"]["change"]["changed base"]["general loss before"])
     axes.axhline(base, color="grey", linewidth=1, linestyle=":", label="the base")
     axes.legend(frameon=False)
     plots.show(fig, f"Scatter plot of loss on plain English over score, base {base:.2f}: {'; '.join(said)}.")
 
 
+FORGETS = {
+    "reproduced": "At equal scores LoRA forgets less than full finetuning",
+    "contradicted here": "LoRA does not forget less than full finetuning at all equal scores",
+    "undecided": "Undecided: does LoRA forget less than full finetuning at equal scores?",
+}
+
+
 def _finding(found):
-    """The title: what LoRA forgets beside full finetuning, at the scores that both reach."""
-    most, least = (_mean(found[f"loss at matched score, {end}"]) for end in ("worst", "best"))
-    how = "less" if most < 0 else "more" if least > 0 else "now less, now more"
-    return f"At equal scores LoRA forgets {how} than full finetuning"
+    """The title: the verdict on the band of lora-forget, and the estimate that it rests on."""
+    [band] = next(claim["bands"] for claim in ledger.ledger() if claim["id"] == "lora-forget")
+    there = judge.estimate(band, judge.Recorded({"values": found}))
+    verdict, _ = judge.judged(band, there)
+    shown = f"{there.mean:+.3f} nats [{there.low:+.3f}, {there.high:+.3f}]"
+    return f"{FORGETS[verdict]}\n(LoRA minus full at its worst: {shown})"
+
+
+def gap(first, second, record="methods_tickets"):
+    """Text: one score of a record minus another, in points, with its 95% interval."""
+    whole, band = store.read(record), {"gap": [first, second]}
+    found = whole and judge.estimate(band, judge.Recorded(whole))
+    if not found:
+        return f"{first} minus {second}: not measured yet"
+    shown = f"{ledger.value_text(band, found.mean)} {ledger.interval_text(band, found)}"
+    return f"{first} minus {second}: {shown}"
 
 
 def _table(head, rows):
@@ -206,12 +233,19 @@ def _budget(found):
 
 
 def _seeds(each):
-    return f"{len(each)} {'seed' if len(each) == 1 else 'seeds'}"
+    return _count(len(each), "seed")
+
+
+def _count(number, what):
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _percent(shares):
-    return f"{_mean(shares):.1%}"
+    return f"{mean(shares):.1%}"
 
 
-def _mean(numbers):
-    return sum(numbers) / len(numbers)
+def _interval(numbers, digits):
+    """The mean of repeats with its 95% interval; the number alone where there is one."""
+    found = stats.of_values(numbers)
+    reach = f" [{found.low:{digits}}, {found.high:{digits}}]" if len(numbers) > 1 else ""
+    return f"{found.mean:{digits}}{reach}"

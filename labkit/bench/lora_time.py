@@ -5,7 +5,9 @@ Arguments are parts of a job's name, so text; `asked` is `lora.settings()`.
 
 
 def merge(rate, seed, asked):
-    """What merging a trained adapter changes: logits in fp32, and seconds of a forward pass in bf16.
+    """What merging a trained adapter changes: logits, and seconds of a forward pass in bf16.
+
+    Merged in fp32. Logits are compared in fp32, and once all weights are rounded to bf16.
 
     Launch-bound is a forward of one short prompt, where each kernel is done before the next is launched;
     compute-bound one of many long rows. Only the last position goes through the head, as in generation.
@@ -24,12 +26,13 @@ def merge(rate, seed, asked):
     merged = copy.deepcopy(unmerged).merge_and_unload()
     rows = data["test"].select(range(asked["prompts"]))
     torch.set_float32_matmul_precision("highest")  # no TF32: rounding to it would be seen as a difference
-    found = differences(unmerged, merged, tokenizer, rows)
+    found = {"fp32": differences(unmerged, merged, tokenizer, rows)}
     models = {"base": load_model(), "merged": merged, "unmerged": unmerged}
     # Frozen alike: on some CPUs a weight that wants a gradient takes another way through a product.
     models = {name: model.to(torch.bfloat16).eval().requires_grad_(False) for name, model in models.items()}
+    found["bf16"] = differences(models["unmerged"], models["merged"], tokenizer, rows)
     times = {what: turns(models, *shape, asked["repeats"]) for what, shape in asked["calls"].items()}
-    return {**found, "times": times}
+    return {"logits": found, "times": times}
 
 
 def differences(one, other, tokenizer, rows):
@@ -80,8 +83,8 @@ def _seconds(model, ids, count):
         return (_clock() - began) / count
 
 
-def speed(size, engine, method, asked):
-    """Tokens a second of one method in one training loop, by the engines of `bench train`; one run."""
+def speed(size, engine, method, repeat, asked):
+    """Tokens a second of one method in one training loop, by the engines of `bench train`; one of repeats."""
     from labkit import load, load_tokenizer, methods
     from labkit.bench import train, train_engines
 

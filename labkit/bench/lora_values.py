@@ -1,9 +1,9 @@
 """From the jobs of `bench lora` to the values and scores of its record."""
 
-from statistics import median
+from statistics import mean
 
 from labkit.bench import methods as bench_methods
-from labkit.bench.lora_jobs import CHANGED, RANKS, SLIGHTLY
+from labkit.bench.lora_jobs import CHANGED, SLIGHTLY
 from labkit.errors import LabkitError
 from labkit.records import stats
 
@@ -12,7 +12,7 @@ SHORT = {"full": "full", "lora-r16": "lora"}  # what the claims call a method
 
 def summary(found, asked):
     """The record's values, under the names that the claims' bands use; `asked` is `lora.settings()`."""
-    kept = ("seeds", "steps", "batch", "length", "weaker", "repeats", "prompts", "calls")
+    kept = ("seeds", "steps", "batch", "length", "weaker", "repeats", "timings", "prompts", "calls")
     [merged] = _of(found, "merge")
     return {
         "settings": {name: asked[name] for name in kept},
@@ -41,7 +41,7 @@ def _of(found, kind):
 
 def _low_rank(runs):
     def each(what, kind):
-        return {str(rank): [run[what][kind][str(rank)] for run in runs] for rank in RANKS}
+        return {rank: [run[what][kind][rank] for run in runs] for rank in runs[0][what][kind]}
 
     return {
         "validation": {"whole": [run["validation"]["whole"] for run in runs],
@@ -58,42 +58,41 @@ def _shares(runs):
 
 
 def _merging(one):
-    times = one["times"]
-    ratio = {name: {what: [a / b for a, b in zip(each[name], each["base"], strict=True)]
-                    for what, each in times.items()} for name in ("merged", "unmerged")}  # fmt: skip
+    times, logits = one["times"], one["logits"]
+    ratio = {name: {what: _over(each[name], each["base"]) for what, each in times.items()}
+             for name in ("merged", "unmerged")}  # fmt: skip
     return {
-        **{name: one[name] for name in ("largest logit difference", "largest logit", "same next token")},
-        "noise": {what: noise(each["base"], each["merged"]) for what, each in times.items()},
+        "logits": logits,
+        "relative logit difference": {dtype: found["largest logit difference"] / found["largest logit"]
+                                      for dtype, found in logits.items()},
         "merged time": ratio["merged"],
         "unmerged time": ratio["unmerged"],
         "forward seconds": times,
-    }
-
-
-def noise(base, merged):
-    """Median time of merged minus base's, over the range of base's repeats: up to 1 it is no difference."""
-    return (median(merged) - median(base)) / (max(base) - min(base))
+    }  # fmt: skip
 
 
 def _speed(found):
-    table, ratios = {}, {}
-    for name, one in found.items():
-        kind, *rest = name.split("_")
-        if kind == "speed":
-            size, engine, method = rest
-            kept = ("tokens/s", "step ms", "peak bytes", "batch", "length", "timed")
-            table.setdefault(size, {}).setdefault(engine, {})[method] = {key: one[key] for key in kept}
-    for size, engines in table.items():
-        for engine, each in engines.items():
-            ratios[f"{size}, {engine}"] = each["lora-r16"]["tokens/s"] / each["full"]["tokens/s"]
+    table = {}  # size -> engine -> method -> what a run measured -> a list, one number a repeat
+    names = [name for name in found if name.startswith("speed_")]
+    for name in sorted(names, key=lambda name: int(name.rpartition("_")[2])):
+        _, size, engine, method, _ = name.split("_")
+        place = table.setdefault(size, {}).setdefault(engine, {}).setdefault(method, {})
+        for key in ("tokens/s", "step ms", "peak bytes", "batch", "length", "timed"):
+            place.setdefault(key, []).append(found[name][key])
+    ratios = {f"{size}, {engine}": _over(each["lora-r16"]["tokens/s"], each["full"]["tokens/s"])
+              for size, engines in table.items() for engine, each in engines.items()}  # fmt: skip
     counted = {method: found[f"flops_{method}"]["FLOPs"] for method in SHORT}
     return {
         "speed": table,
         "tokens/s ratio": ratios,
-        "best tokens/s ratio": max(ratios.values()),
+        "best tokens/s ratio": max(ratios.values(), key=mean),
         "FLOPs": counted,
         "FLOPs ratio": counted["lora-r16"] / counted["full"],
     }
+
+
+def _over(these, those):
+    return [a / b for a, b in zip(these, those, strict=True)]
 
 
 # ---- forgetting -----------------------------------------------------------------------------------------
@@ -147,7 +146,7 @@ def matched(full, lora):
     if not wanted:
         raise LabkitError(
             f"no score was reached by both methods: full {fronts[0][0][0]:.3f} to {fronts[0][-1][0]:.3f}, "
-            f"LoRA {fronts[1][0][0]:.3f} to {fronts[1][-1][0]:.3f}. Try other rates in lora.FORGET"
+            f"LoRA {fronts[1][0][0]:.3f} to {fronts[1][-1][0]:.3f}. Try more rates in lora.around"
         )
     return {score: lowest(lora, score) - lowest(full, score) for score in wanted}
 

@@ -11,6 +11,21 @@ def draw_matrix(r, rows, columns):
     return [[round(r.uniform(0.1, 2), 3) * r.choice((-1, 1)) for _ in range(columns)] for _ in range(rows)]
 
 
+def draw_orthonormal(r, rows, columns):
+    """Rows of length 1, each at right angles to the others (Gram-Schmidt); at most as many as columns."""
+    found = []
+    while len(found) < rows:
+        row = [r.gauss(0, 1) for _ in range(columns)]
+        for _ in range(2):  # once more, for what rounding left
+            for other in found:
+                along = sum(a * b for a, b in zip(row, other, strict=True))
+                row = [a - along * b for a, b in zip(row, other, strict=True)]
+        norm = math.sqrt(sum(a * a for a in row))
+        if norm > 0.1:  # not nearly in the span of those before
+            found.append([a / norm for a in row])
+    return found
+
+
 def times(matrix, x):
     """Matrix (rows, columns) times a list of numbers."""
     return [sum(w * value for w, value in zip(row, x, strict=True)) for row in matrix]
@@ -102,8 +117,9 @@ INIT_STUB = '''\
 def init_lora(noise, inside, out, r):
     """Starting A (r, inside) and B (out, r) of a LoRA layer: step 0 must change nothing, step 1 must learn.
 
-    noise: a list of more floats than you need, uniform between -1 and 1. Take them in order, row by row, and
-    divide by the square root of `inside`. Returns (A, B), each a list of rows of float.
+    B starts at 0. A takes its numbers from noise, a list of more floats than you need, uniform between -1 and
+    1: in order, row by row, divided by the square root of `inside`. Returns (A, B), each a list of rows of
+    float.
     """
     raise NotImplementedError
 '''
@@ -156,11 +172,16 @@ register(Exercise(
                 "both are 0: then neither gets a gradient, ever"),
         Mistake("A zero", lambda noise, inside, out, r: (
                     _zeros(r, inside), _filled(iter(noise), out, r, math.sqrt(inside))),
-                "it would work, but here, as in the paper, B starts at 0"),
+                "A and B are exchanged: here, as in the paper, B starts at 0"),
         Mistake("not divided", _divided(lambda inside, out, r: 1.0),
                 "the noise is not divided by the square root of `inside`"),
         Mistake("root of r", _divided(lambda inside, out, r: math.sqrt(r)),
                 "divides by the root of r: it is the root of `inside`"),
+        Mistake("root of out", _divided(lambda inside, out, r: math.sqrt(out)),
+                "divides by the root of `out`: it is the root of `inside`"),
+        Mistake("one row", lambda noise, inside, out, r: (
+                    _filled(iter(noise), 1, inside, math.sqrt(inside)) * r, _zeros(out, r)),
+                "all rows of A are the same: go on in the noise with each row"),
         Mistake("no root", _divided(lambda inside, out, r: inside),
                 "divides by `inside`: take its square root"),
         Mistake("transposed", lambda noise, inside, out, r: (
@@ -198,9 +219,10 @@ def draw_count(seed):
 
 
 def _count(kv=lambda heads, kv_heads: kv_heads, size=lambda a, b, r: r * (a + b), per_layer=True, head=False,
-           only=lambda targets: targets):  # fmt: skip
+           only=lambda targets: targets, divided=False, square=False):  # fmt: skip
     def function(hidden, layers, heads, kv_heads, head_dim, inter, vocab, r, targets):
-        q, k = heads * head_dim, kv(heads, kv_heads) * head_dim
+        each = hidden // heads if divided else head_dim
+        q, k = hidden if square else heads * each, kv(heads, kv_heads) * each
         wide = {"q": q, "k": k, "v": k, "o": q, "gate": inter, "up": inter, "down": inter}
         count = sum(size(hidden, wide[name], r) for name in only(targets))
         return count * (layers if per_layer else 1) + (size(hidden, vocab, r) if head else 0)
@@ -224,6 +246,10 @@ register(Exercise(
     mistakes=(
         Mistake("k and v as wide as q", _count(kv=lambda heads, kv_heads: heads),
                 "k and v are as wide as q here: they have kv_heads only"),
+        Mistake("heads divide hidden", _count(divided=True),
+                "takes hidden // heads for head_dim: it is given, and may differ"),
+        Mistake("q and o square", _count(square=True),
+                "q and o are as wide as `hidden`: they have heads times head_dim"),
         Mistake("A alone", _count(size=lambda a, b, r: r * a),
                 "counts r times `hidden` alone: each layer has an A and a B"),
         Mistake("B alone", _count(size=lambda a, b, r: r * b),
@@ -257,12 +283,17 @@ def truncate(U, S, V, rank):
 
 
 def draw_truncate(seed):
-    """Factors of a few small matrices; the rank is smaller than k, and once it is k."""
+    """Singular vectors and values of a few small matrices; the rank is smaller than k, and once it is k.
+
+    The values lie apart, so that the nearest matrix is one and a decomposition anew finds it too.
+    """
     r = random.Random(seed)
     inputs = []
     for out, inside, k, rank in ((4, 3, 3, 1), (5, 4, 4, 2), (3, 6, 3, 2), (4, 5, 4, 3), (4, 4, 3, 3)):
-        values = sorted((round(r.uniform(0.3, 9), 3) for _ in range(k)), reverse=True)
-        inputs.append((draw_matrix(r, out, k), values, draw_matrix(r, k, inside), rank))
+        steps = [round(r.uniform(0.4, 2.5), 3) for _ in range(k)]
+        values = [sum(steps[i:]) for i in range(k)]
+        left, right = draw_orthonormal(r, k, out), draw_orthonormal(r, k, inside)
+        inputs.append(([list(row) for row in zip(*left, strict=True)], values, right, rank))
     return inputs
 
 
@@ -285,12 +316,14 @@ register(Exercise(
     stub=TRUNCATE_STUB,
     draw=draw_truncate,
     reference=_truncate(),
-    compare=close(1e-9, 1e-9),
+    compare=close(1e-4, 1e-4),  # room for a decomposition in fp32
     mistakes=(
         Mistake("smallest", _truncate(lambda k, rank: range(k - rank, k)),
                 "keeps the smallest values: the largest come first in S"),
         Mistake("no values", _truncate(weigh=lambda S, i: 1.0),
                 "the singular values are missing: multiply them back in"),
+        Mistake("roots", _truncate(weigh=lambda S, i: math.sqrt(S[i])),
+                "takes roots of the singular values: multiply them in as they are"),
         Mistake("squared", _truncate(weigh=lambda S, i: S[i] ** 2),
                 "the singular values are squared: multiply them in once"),
         Mistake("normalised", _truncate(weigh=lambda S, i: S[i] / sum(S)),
@@ -427,6 +460,8 @@ register(Exercise(
                 "the change is added without alpha / r"),
         Mistake("alpha alone", _merge(lambda layer: layer["alpha"]),
                 "the change is scaled by alpha: divide by r as well"),
+        Mistake("root", _merge(lambda layer: layer["alpha"] / math.sqrt(len(layer["A"]))),
+                "this is rsLoRA's alpha / sqrt(r): here it is alpha / r"),
         Mistake("r is out", _merge(lambda layer: layer["alpha"] / len(layer["B"])),
                 "this divides by `out`: r is the number of rows of A"),
         Mistake("dropout left on", _merge(lambda layer: _rate(layer) * (1 - layer["dropout"])),

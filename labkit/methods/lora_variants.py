@@ -10,7 +10,7 @@ from labkit.methods.lora import DEFAULT, RATES
 @register("lora-qv", "LoRA of rank {} on the query and value projections", rates=RATES, letter="r",
           default=DEFAULT)  # fmt: skip
 def lora_qv(rank):
-    """Adapters where Hu et al. (2021, arXiv:2106.09685, section 4.2) had them, alpha = 2r."""
+    """Adapters where Hu et al. (2021, arXiv:2106.09685, section 5.1) had them, alpha = 2r."""
     return _adapted(rank, targets=["q_proj", "v_proj"])
 
 
