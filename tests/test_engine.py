@@ -171,11 +171,11 @@ def test_soft_prompts_are_refused_before_they_train_on_wrong_positions(tiny, tok
 
 def test_layers_with_a_state_of_their_own_are_refused_for_packed_rows_only(tiny):
     model = tiny()
-    attention.check_attention(model)
+    attention.check_attention(model, 64)
     model.config.mamba_d_conv = 4
     with pytest.raises(LabkitError, match="mamba_d_conv.*pack=False"):
-        attention.check_attention(model)
-    attention.check_attention(model, pack=False)
+        attention.check_attention(model, 64)
+    attention.check_attention(model, 64, pack=False)
 
 
 @pytest.mark.parametrize("setting, value", [

@@ -96,7 +96,7 @@ def write(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
-        temporary.write_text(json.dumps(whole, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(whole, indent=1) + "\n")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
