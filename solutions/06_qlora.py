@@ -24,6 +24,7 @@
 # %%
 import copy
 import logging
+import weakref
 
 import torch
 
@@ -43,6 +44,7 @@ from labkit.methods.lora import adapted
 from labkit.methods.quantize import (
     FORMATS, file_bytes, from_lookup, linears, lookup, nf4_code, pack, relative_error, unpack,
 )  # fmt: skip
+from labkit.records import store
 
 # %%
 SEED, RANK = 0, 16
@@ -62,8 +64,8 @@ print(f"profile {profile()} on {machine()}")
 # 1. A 7B base takes 13.5 GB in 16 bits. How many GB is it in 4 bits, everything included?
 # 2. Does QLoRA take less memory than LoRA when you train the 135M base of this course?
 # 3. Does a step take less time than LoRA's?
-# 4. You merge the trained adapter into the 4-bit weights and store the result in 4 bits. What is left of
-#    what it learned?
+# 4. You add the trained update to the 4-bit weights and store the sum in 4 bits. What is left of the update?
+#    And if you add it to the checkpoint's weights before you store them in 4 bits?
 #
 # ## Two codes in a byte
 #
@@ -189,24 +191,31 @@ class QLoRALinear(torch.nn.Module):
 
 
 # %% tags=["nbval-check-output"]
-def kept(function, x):
-    """Shapes of what `function(x)` keeps for its backward pass."""
-    found = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: found.append(tuple(t.shape)) or t, lambda t: t):
-        function(x)
-    return found
+def kept(product, x):
+    """Is a W that was restored in the forward pass of `product(x, restore)` still in memory after it?"""
+    made = []
+
+    def restore():
+        weight = layer.restore()
+        made.append(weakref.ref(weight.untyped_storage()))                  # which does not keep it alive
+        return weight
+
+    output = product(x, restore)                                            # as long as this is there
+    return output is not None and any(reference() is not None for reference in made)
 
 
 layer = QLoRALinear(plain, r=RANK, alpha=2 * RANK)
 x = torch.randn(8, 576, requires_grad=True)
-print("a plain product keeps the restored W:", kept(lambda x: linear(x, layer.restore()), x))
-print("Product keeps:", kept(lambda x: Product.apply(x, layer.restore), x))
+print("a plain product keeps the restored W:", kept(lambda x, restore: linear(x, restore()), x))
+print("Product keeps it:", kept(Product.apply, x))
 layer(x).square().sum().backward()
-print("what has a gradient:", [name for name, weight in layer.named_parameters() if weight.grad is not None])
+for name, weight in layer.named_parameters():
+    print(f"the gradient of {name} is zero: {weight.grad.abs().max().item() == 0}")
 
 # %% [markdown]
 # At the start B is zero, so the layer gives what the rounded W alone gives: not what the layer gave before.
-# Training begins at a slightly different model.
+# Training begins at a slightly different model. And since A's gradient is a product with B, it is zero too,
+# until the first step has moved B. (W is a buffer and no parameter: it cannot have a gradient.)
 #
 # ## Prove it: bitsandbytes and peft
 #
@@ -241,7 +250,8 @@ for name, ours, right in zip("ABx", slopes["ours"], slopes["theirs"], strict=Tru
 # %% [markdown]
 # ## Count the bytes
 #
-# The embedding and the head are looked up and multiplied with once; they stay in 16 bits, like the norms.
+# bitsandbytes replaces linear layers, and the embedding is none. The head is one, and is left out all the
+# same, by convention and for accuracy; here it is the embedding itself. Both stay in 16 bits, like the norms.
 #
 # ## Exercise 06.3: bytes of a 4-bit base
 #
@@ -277,7 +287,10 @@ for name in NAMES:
 
 # %% [markdown]
 # That is the first guess: 3.9 GB. The ratio is 3.9 at most (16 over 4.13 bits), 3.5 at 7B, and 2.4 for this
-# course's base, whose embedding is a fifth of it. The same count, by lesson 02's function on the real model:
+# course's base, whose embedding is a fifth of it. (peft's `prepare_model_for_kbit_training`, which most
+# tutorials call, puts the 16-bit rest into fp32: then it is 4.4 GB at 7B, and a ratio of 3.1.)
+#
+# The same count, by lesson 02's function on the real model:
 
 # %% tags=["nbval-check-output"]
 size = file_bytes(base, FORMATS["nf4 double"]) / 1e9
@@ -288,8 +301,8 @@ print("equal to 0.1%:", abs(solve("06.3")(blocks, s.weights() - blocks) / size -
 # %% [markdown]
 # ## What a step takes
 #
-# The base is only part of it. What 4 bits save is the base's bytes, and nothing else: the adapter's gradients
-# and AdamW's states are what they were in LoRA.
+# The base is only part of it. What 4 bits save is the base's bytes, and the 16-bit copies that autocast makes
+# of an fp32 base: the adapter's gradients and AdamW's states are what they were in LoRA.
 #
 # The **paged optimizer** is the third part. Its states lie in managed memory: the driver moves them between
 # the card and the computer's own memory, page by page, when the card runs short. That is slow, and better
@@ -308,12 +321,12 @@ def step_bytes(base_bytes, adapter_weights, paged):
 
     base_bytes: of the frozen base, as stored. The adapter's weights, their gradients and AdamW's two states
     are fp32. paged: True if a paged optimizer keeps the states where they may leave the card.
-    Returns a dict of int: "base", "adapter", "gradients", "states" (on the card for good) and "paged".
+    Returns a list of five: base, adapter, gradients, states that are on the card for good, paged states.
     """
     # BEGIN SOLUTION
     states = 8 * adapter_weights
-    return {"base": base_bytes, "adapter": 4 * adapter_weights, "gradients": 4 * adapter_weights,
-            "states": 0 if paged else states, "paged": states if paged else 0}  # fmt: skip
+    on_card, pages = (0, states) if paged else (states, 0)
+    return [base_bytes, 4 * adapter_weights, 4 * adapter_weights, on_card, pages]
     # END SOLUTION
 
 
@@ -322,37 +335,55 @@ check("06.4", step_bytes)
 
 # %% [markdown]
 # A whole step, by lesson 01's predictor: one row of 512 tokens, checkpointing, 16-bit weights and
-# activations, rank 64 on all linear layers, QLoRA with the paged optimizer.
+# activations, rank 64 on all linear layers, the paged optimizer in all three. The pages are added to what
+# torch counts.
 
 # %% tags=["nbval-check-output"]
-print(f"{'peak in GB':<14}{'full':>9}{'LoRA':>9}{'QLoRA':>9}{'its pages':>11}{'QLoRA / LoRA':>14}")
+def pages(report):
+    """GB of states in pages."""
+    return report.categories.get("optimizer paged", 0) / 1e9
+
+
+print(f"{'peak + pages, GB':<18}{'full':>9}{'LoRA':>9}{'QLoRA':>9}{'QLoRA / LoRA':>15}{'pages of each':>16}")
 for name in NAMES:
-    step = Setting(name, seq=512, precision="bf16", checkpointing=True, rank=64)
-    reports = [predict(step.but(method=method)) for method in ("full", "lora")]
-    reports.append(predict(step.but(method="qlora", optimizer="paged")))
-    peaks = [report.peak_allocated / 1e9 for report in reports]
-    pages = reports[-1].categories.get("optimizer paged", 0) / 1e9
-    shown = "".join(f"{peak:>9.2f}" for peak in peaks)
-    print(f"{name:<14}{shown}{pages:>11.2f}{peaks[2] / peaks[1]:>14.2f}")
-
-# %% [markdown]
-# (bitsandbytes pages the states of matrices of 100,000 weights and more only. At 135M none is that large.)
-#
-# At 65B the base is nearly all, and a quarter of it fits one card of 48 GB. At 135M the rest weighs more than
-# the base, and 4 bits do not touch the rest. In the course's own recipe they do worse:
+    step = Setting(name, seq=512, precision="bf16", checkpointing=True, rank=64, optimizer="paged")
+    reports = [predict(step.but(method=method)) for method in ("full", "lora", "qlora")]
+    sums = [report.peak_allocated / 1e9 + pages(report) for report in reports]
+    shown = "".join(f"{size:>9.2f}" for size in sums)
+    print(f"{name:<18}{shown}{sums[2] / sums[1]:>15.2f}{pages(reports[2]):>16.2f}")
 
 # %% tags=["nbval-check-output"]
-for method in ("lora", "qlora"):
-    report = predict("smollm2-135m", method=method, batch=8, seq=512, precision="bf16 autocast")
-    parts = {name: report.categories.get(name, 0) / 1e9 for name in ("weights", "casts", "activations")}
-    print(f"{method:<6} peak {report.peak_allocated / 1e9:.2f} GB:",
-          ", ".join(f"{name} {size:.2f}" for name, size in parts.items()))
+deep = Setting("65b", "qlora", seq=512, precision="bf16", checkpointing=True, rank=64, optimizer="paged")
+claimed = deep.but(adapters="bf16", optimizer="8-bit")
+for name, step in {"fp32 adapters, 32-bit states": deep, "bf16 adapters, 8-bit states": claimed}.items():
+    report = predict(step)
+    print(f"65B, {name}: {report.process / 1e9:.1f} GB of the process, {pages(report):.1f} of them pages")
 
 # %% [markdown]
-# The second guess: here QLoRA takes **more**. The weights shrink by 0.37 GB, and most 16-bit copies that
-# autocast keeps go too. But bitsandbytes gives its result in the dtype of its input, which is fp32 after
-# a norm, where a plain layer under autocast gives bf16. So what follows is kept in twice the bytes. With
-# checkpointing, or with everything in bf16, as large models are trained, this does not happen.
+# (bitsandbytes pages the states of matrices of 100,000 weights and more only. No adapter's is that large at
+# 135M.)
+#
+# At 65B the base is nearly all. One card of 48 GB offers a program 47.8 (44.5 GiB), and by this prediction,
+# the CUDA context included, the first recipe takes more: it runs there only because its pages may leave the
+# card. The claims at the end (mem-65b, mem-qlora6) are measured with less: bf16 adapters and 8-bit states.
+#
+# At 135M the rest weighs more than the base, and 4 bits do not touch the rest. Without checkpointing, eight
+# rows of 512 tokens; the first pair is this course's recipe:
+
+# %% tags=["nbval-check-output"]
+for precision, adapters in (("bf16 autocast", "fp32"), ("bf16", "fp32"), ("bf16", "bf16")):
+    for method in ("lora", "qlora"):
+        report = predict("smollm2-135m", method=method, batch=8, precision=precision, adapters=adapters)
+        parts = {name: report.categories.get(name, 0) / 1e9 for name in ("weights", "casts", "activations")}
+        print(f"{precision:<13} {adapters} adapters  {method:<6} peak {report.peak_allocated / 1e9:.2f} GB:",
+              ", ".join(f"{name} {size:.2f}" for name, size in parts.items()))  # fmt: skip
+
+# %% [markdown]
+# The second guess: in the first pair QLoRA takes **more**. The weights shrink by 0.37 GB, and most 16-bit
+# copies that autocast keeps go too. But bitsandbytes gives its result in the dtype of its input, which is
+# fp32 after a norm, where a plain layer under autocast gives bf16. So what follows is kept in twice the
+# bytes. In bf16 with fp32 adapters, peft's default, LoRA keeps as much itself; only bf16 adapters avoid it in
+# both. With checkpointing little is kept, and QLoRA takes less in each pair.
 #
 # On a card, lesson 01's `measure` runs such steps in a process of its own:
 
@@ -373,12 +404,22 @@ for name, step in steps.items():
 # %% [markdown]
 # ## Train
 #
-# LoRA and QLoRA on support tickets: the same rows, steps, seed and learning rate, 3e-3, which was the best of
-# four for both in a recorded sweep on the GPU budget. `prepare_model_for_kbit_training` freezes everything
-# and puts what is not in 4 bits into fp32; `adapted` adds peft's LoRA to all linear layers.
+# LoRA and QLoRA on support tickets: the same rows, steps, seed and learning rate, 3e-3, one of the four that
+# the course's sweeps of both begin with (3e-4 to 1e-2). One rate for both is fair only if it suits both. What
+# the sweep on the GPU budget found best is printed here once it is recorded, and the tables at the end have
+# each method at its own.
+#
+# `prepare_model_for_kbit_training` freezes everything and puts what is not in 4 bits into fp32; `adapted`
+# adds peft's LoRA to all linear layers.
 #
 # On a CPU bitsandbytes is slow, so the CPU budget is a few short steps. They show how the two losses run, and
 # not how well either ends.
+
+# %%
+swept = store.read("methods_tickets")
+for method in ("lora-r16", "qlora-r16"):
+    found = swept and swept["values"]["methods"].get(method)
+    print(f"best recorded rate of {method}:", f"{found['rate']:g}" if found else "not recorded yet")
 
 # %%
 data = load("tickets")
@@ -438,7 +479,7 @@ for name, model in {"LoRA": lora, "QLoRA": qlora}.items():
     scores[name] = score(model, tokenizer, test, max_new_tokens=numbers.answer, progress=False)
     run, said = runs[name], scores[name]
     print(f"{name:<6} test loss {loss[name]:.3f}, {said.valid:.0%} valid, {said.exact:.1%} exact;",
-          f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s, peak {run.peak_bytes / 1e9:.1f} GB")
+          f"{run.seconds:.0f} s, {run.tokens_per_second:,.0f} tokens/s")
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 starts = runs["QLoRA"].losses[0] / runs["LoRA"].losses[0]
@@ -448,28 +489,37 @@ for name, run in runs.items():
 
 # %% [markdown]
 # The starting loss is not the same, because the 4-bit base is not the same model. Training makes up for it.
-# (On a CPU the peak is the whole process's, both models included. On a GPU it is each run's own.)
+# (The peak that `fit` prints is of all that lies in memory: both models and the restored base. For a step's
+# own, ask `measure_apart`, as above.)
 #
-# The third guess: the products are as many and as large as LoRA's, and restoring weights is work on top. On a
-# CPU you saw what that costs; the table at the end has both timed on a GPU, with the card to themselves.
+# The third guess: the products are as many and as large as LoRA's, and restoring weights is work on top, in
+# the forward and in the backward pass. So the prediction is that a step takes longer. Autocast has work of
+# its own: it would cast LoRA's fp32 base to 16 bits at each use, and `fit` spares that by keeping 16-bit
+# copies of the linear weights. You saw both times on this machine. The tables at the end have them on a GPU,
+# with the card to themselves, and LoRA on a 16-bit base beside them.
 #
 # ## The same run as the field writes it
 #
-# `BitsAndBytesConfig` loads the base in 4 bits, `peft_config` adds the adapter, and the optimizer is paged,
-# with 8-bit states. trl keeps a QLoRA adapter in bf16, as the paper does; `fit` keeps it in fp32.
+# `BitsAndBytesConfig` loads the base in 4 bits, `peft_config` adds the adapter, and the optimizer is paged.
+# Data, steps and rate are the same. What differs: trl pads rows here, where `fit` packs them (40 rows have
+# about as many tokens as a packed step of 8 × 512); the optimizer's states are in 8 bits, not 32; and trl
+# keeps a QLoRA adapter in bf16, as the paper does, where `fit` keeps it in fp32.
 
 # %% tags=["gpu"]
 # %%gpu
+import tempfile
+
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
-base.save_pretrained("/tmp/base")
+folder = tempfile.TemporaryDirectory()
+base.save_pretrained(f"{folder.name}/base")
 quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
                                bnb_4bit_compute_dtype=torch.bfloat16)  # fmt: skip
-model = AutoModelForCausalLM.from_pretrained("/tmp/base", quantization_config=quantized, dtype=torch.float32,
-                                             device_map={"": 0})  # fmt: skip
+model = AutoModelForCausalLM.from_pretrained(f"{folder.name}/base", quantization_config=quantized,
+                                             dtype=torch.float32, device_map={"": 0})  # fmt: skip
 config = SFTConfig(
-    output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=numbers.lr,
+    output_dir=folder.name, max_steps=numbers.steps, per_device_train_batch_size=40, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
     optim="paged_adamw_8bit", max_length=512, save_strategy="no", logging_steps=100, report_to="none",
     disable_tqdm=True, seed=SEED,
@@ -480,6 +530,7 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
 )  # fmt: skip
 seconds = trainer.train().metrics["train_runtime"]
+folder.cleanup()
 theirs = score(trainer.model, tokenizer, test, progress=False)
 print(f"trl: {theirs.exact:.1%} exact after {seconds:.0f} s of training")
 print(f"fit: {scores['QLoRA'].exact:.1%} exact after {runs['QLoRA'].seconds:.0f} s of training")
@@ -487,10 +538,11 @@ print(f"fit: {scores['QLoRA'].exact:.1%} exact after {runs['QLoRA'].seconds:.0f}
 # %% [markdown]
 # ## The merge trap
 #
-# For serving, the update is added to the base: W + (alpha / r) · B A. But which W? Three are at hand: the
-# weights of the 16-bit checkpoint, what the 4-bit codes stand for, and the 4-bit codes themselves.
+# For serving, the update is added to the base: W + (alpha / r) · B A. But which W? Two are at hand: the
+# weights of the checkpoint, from before they were stored in 4 bits, and what the 4-bit codes stand for, the
+# restored ones. And the sum may be stored in 16 bits, or in 4 again.
 #
-# ## Exercise 06.5: merge into the right base
+# ## Exercise 06.5: merge into the checkpoint's weights
 #
 # {{exercise:06.5}}
 #
@@ -498,10 +550,10 @@ print(f"fit: {scores['QLoRA'].exact:.1%} exact after {runs['QLoRA'].seconds:.0f}
 
 # %% tags=["exercise"]
 def merged(fresh, restored, a, b, alpha):
-    """The weights of a layer with its adapter merged into the 16-bit base: W + alpha / r * B A.
+    """The weights of a layer with its adapter merged into the checkpoint's: W + alpha / r * B A.
 
-    fresh: the weights as the 16-bit checkpoint has them; restored: the same after storage in 4 bits; both
-    lists of rows (out x in). a: r rows of `in` numbers; b: `out` rows of r numbers. Returns new rows.
+    fresh: the weights as the checkpoint has them; restored: the same after storage in 4 bits; both lists of
+    rows (out x in). a: r rows of `in` numbers; b: `out` rows of r numbers. Returns new rows.
     """
     # BEGIN SOLUTION
     columns, scale = list(zip(*a, strict=True)), alpha / len(a)
@@ -514,9 +566,9 @@ def merged(fresh, restored, a, b, alpha):
 check("06.5", merged)
 
 # %% [markdown]
-# Why not into 4 bits? The restored weights lie on the sixteen values of NF4. Add an update to one, store it
-# in 4 bits again, and it goes to the nearest value: back to where it was, unless the update is larger than
-# half the step to the next value. Those steps are not equal.
+# Why not the restored weights? They lie on the sixteen values of NF4. Add an update to one, store the sum in
+# 4 bits again, and it goes to the nearest value: back to where it was, unless the update is larger than half
+# the step to the next value. Those steps are not equal.
 #
 # ## Exercise 06.6: does the update survive?
 #
@@ -530,7 +582,8 @@ def codes_that_move(codes, absmax, update, code_book):
 
     The weight with code q is code_book[q] * absmax before the update; afterwards it gets the code of the
     value nearest to it. code_book: ascending list of float; its steps differ. update: list of float, as long
-    as codes. absmax stays as it is, and no weight lands midway between two values. Returns a list of bool.
+    as codes. absmax stays as it is (a real storage takes the new largest |w|), and no weight lands midway
+    between two values. Returns a list of bool.
     """
     # BEGIN SOLUTION
     places = range(len(code_book))
@@ -544,7 +597,12 @@ def codes_that_move(codes, absmax, update, code_book):
 check("06.6", codes_that_move)
 
 # %% [markdown]
-# How much of an update comes through? Take its part along the update itself: with got = W' - W, the share is
+# The weights of the checkpoint lie anywhere between those values. (So do this course's, which have been in 4
+# bits before, but on another grid.) Does that matter, when the sum is stored in 4 bits all the same? Take
+# both sums, restored weights plus update and checkpoint plus update, and see how far each leads in 4 bits
+# from the 4-bit base.
+#
+# How much of the update comes through? Take its part along the update itself: with got = W' - W, the share is
 # (got · update) / (update · update), 1 if all is there and 0 if nothing is. First with an update of rank 16
 # made of random numbers, so that its size can be chosen:
 
@@ -566,33 +624,43 @@ torch.manual_seed(SEED)
 w = plain.weight.detach()                                                   # of the checkpoint
 held = NF4.round(w)                                                         # of the 4-bit base
 chance = torch.randn(1536, RANK) @ torch.randn(RANK, 576)
-print(f"rounding to NF4 moves the weights by {relative_error(w, held):.0%}")
+coarse, fine = relative_error(w, held), relative_error(w, BF16.round(w))
+print(f"rounding moves weights by {coarse:.1%} in NF4, by {fine:.2%} in bf16: {coarse / fine:.0f} times less")
+print(f"{'size of the update':<20}{'restored to 4 bits':>20}{'checkpoint to 4 bits':>22}{'to bf16':>10}")
 for size in (0.003, 0.01, 0.03, 0.1, 0.3):
     update = resized(chance, size, w)
-    shares = survives(held, update, NF4.round(held + update)), survives(w, update, BF16.round(w + update))
-    print(f"an update of {size:>5.1%}: {shares[0]:>4.0%} survives in 4 bits, {shares[1]:.0%} in bf16")
+    shares = (survives(held, update, NF4.round(held + update)), survives(held, update, NF4.round(w + update)),
+              survives(w, update, BF16.round(w + update)))  # fmt: skip
+    print(f"{size:<20.1%}{shares[0]:>20.0%}{shares[1]:>22.0%}{shares[2]:>10.0%}")
 
 # %% [markdown]
-# An update well below the rounding error is rounded away. bf16 rounds too, some sixty times more finely.
+# Add a small update to **restored** weights, round to 4 bits again, and it is gone. A large one, of the size
+# of the rounding error or more, mostly survives.
 #
-# Now the adapter that you trained. Merge it three ways. (`merge_into` reads A and B only, and adds their
-# product to plain weights; so it does not matter that the 4-bit layers were rearranged when you judged them.)
+# Add it to the **checkpoint's** weights, and it comes through at any size. Some of those weights lie so near
+# the edge between two values that even a small push takes them over, and the larger the push, the more of
+# them. Each of these moves by a whole step, so the update arrives with noise around it; the sum over many
+# weights is right.
+#
+# Now the adapter that you trained. Merge it into both bases, and store each sum in 4 bits too. (Here the
+# first two sums stay in fp32, so that nothing else is rounded; bf16 would round more finely than NF4 by the
+# factor above. `merge_into` reads A and B only, and adds their product to plain weights; so it does not
+# matter that the 4-bit layers were rearranged when you judged them.)
 
 # %%
-models = {
-    "into the 16-bit base": merge_into(load_model(), qlora),
-    "into the restored base": merge_into(copy.deepcopy(restored), qlora),
-}
-models["into 4 bits"] = dequantized(four_bit_of(models["into the restored base"]))
+CHECKPOINT, RESTORED = "into the checkpoint", "into the restored base"
+models = {CHECKPOINT: merge_into(load_model(), qlora), RESTORED: merge_into(copy.deepcopy(restored), qlora)}
+for way in (CHECKPOINT, RESTORED):
+    models[f"{way}, then 4 bits"] = dequantized(four_bit_of(models[way]))
 
 # %%
 before = {name: layer.weight.detach() for name, layer in linears(restored).items()}
 after = {way: {name: layer.weight.detach() for name, layer in linears(model).items()}
          for way, model in models.items()}  # fmt: skip
-updates = {name: after["into the restored base"][name] - w for name, w in before.items()}
+updates = {name: after[RESTORED][name] - w for name, w in before.items()}
 sizes = {name: (update.norm() / before[name].norm()).item() for name, update in updates.items()}
-again = after["into 4 bits"]
-shares = {name: survives(before[name], update, again[name]) for name, update in updates.items()}
+shares = {way: {name: survives(before[name], update, after[f"{way}, then 4 bits"][name])
+                for name, update in updates.items()} for way in (CHECKPOINT, RESTORED)}  # fmt: skip
 
 # %% tags=["nbval-check-output"]
 name = "model.layers.12.mlp.up_proj"
@@ -600,31 +668,31 @@ adapter = qlora.get_base_model().get_submodule(name)
 own = adapter.get_delta_weight("default").detach()
 print("the restored base took all of the update:", relative_error(own, updates[name]) < 1e-3)
 fresh = dict(linears(load_model()))[name].weight.detach()
-got = after["into the 16-bit base"][name] - fresh
-print("the 16-bit base too:", relative_error(own, got) < 1e-3)
+print("the checkpoint too:", relative_error(own, after[CHECKPOINT][name] - fresh) < 1e-3)
 
 # %%
 middle = sorted(sizes.values())[len(sizes) // 2]
-came = sorted(shares.values())[len(shares) // 2]
+came = {way: sorted(each.values())[len(each) // 2] for way, each in shares.items()}
 print(f"the update is {middle:.1%} of the weights in the median layer (from {min(sizes.values()):.1%}",
-      f"to {max(sizes.values()):.1%}); {came:.0%} of it survives in 4 bits")  # fmt: skip
+      f"to {max(sizes.values()):.1%})")  # fmt: skip
+for way, share in came.items():
+    print(f"merged {way}, then stored in 4 bits: {share:.0%} of it is there")
 
 # %%
 curve = [0.003 * 2 ** (k / 2) for k in range(16)]
-lines = {"bf16, random update": (BF16, w, "-"), "NF4, random update": (NF4, held, "--")}
-title = f"A merge into 4 bits keeps {came:.0%} of the trained update (median layer)"
+starts = {CHECKPOINT: (w, "-", "x"), RESTORED: (held, "--", "o")}
+title = f"In 4 bits {came[CHECKPOINT]:.0%} of the update is there, or {came[RESTORED]:.0%}, by the base"
 fig, axes = plots.figure(title, "size of the update over size of the weights", "share that survives")
-for (label, (form, start, style)), colour in zip(lines.items(), plots.COLOURS, strict=False):
-    found = [survives(start, resized(chance, size, w), form.round(start + resized(chance, size, w)))
-             for size in curve]  # fmt: skip
-    axes.plot(curve, found, style, color=colour, label=label)
-axes.plot(list(sizes.values()), list(shares.values()), "o", markersize=4, alpha=0.6, color=plots.COLOURS[2],
-          label="NF4, the trained update, a point for each layer")  # fmt: skip
+for (way, (start, style, marker)), colour in zip(starts.items(), plots.COLOURS, strict=False):
+    found = [survives(held, update, NF4.round(start + update))
+             for update in (resized(chance, size, w) for size in curve)]  # fmt: skip
+    axes.plot(curve, found, style, color=colour, label=f"{way}, random update")
+    axes.plot(list(sizes.values()), list(shares[way].values()), marker, markersize=4, alpha=0.6, color=colour,
+              label=f"{way}, trained, a point a layer")  # fmt: skip
 axes.set_xscale("log")
 axes.set_xticks([0.003, 0.01, 0.03, 0.1, 0.3], ["0.3%", "1%", "3%", "10%", "30%"])
-axes.set_ylim(-0.05, 1.1)
 axes.legend(frameon=False, fontsize=8)
-plots.show(fig, f"Share of an update that survives over its relative size. {title}; bf16 keeps nearly all.")
+plots.show(fig, f"Share of an update that is there in 4 bits over its size, for two bases. {title}.")
 
 # %% [markdown]
 # And what do the merged models say? The loss on test answers, beside the adapter as it was trained and the
@@ -640,9 +708,7 @@ for name, value in loss.items():
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 gain = loss["the 4-bit base, untrained"] - loss["QLoRA"]
 print("merged into the restored base, the loss is as trained to 2% of the gain:",
-      abs(loss["into the restored base"] - loss["QLoRA"]) < 0.02 * gain)
-print("the merge into 4 bits is the worst of the three:",
-      loss["into 4 bits"] > max(loss["into the 16-bit base"], loss["into the restored base"]))
+      abs(loss[RESTORED] - loss["QLoRA"]) < 0.02 * gain)
 
 # %% [markdown]
 # With the GPU budget, exact answers:
@@ -654,29 +720,31 @@ for way, model in models.items():
     print(f"{score(model, tokenizer, test, progress=False).exact:6.1%} exact: merged {way}")
 
 # %% [markdown]
-# Note two things. The restored base is the model that the adapter was trained on, so merging into it changes
-# nothing but the rounding of the sum. The 16-bit base is another model, nearer to the original: what it adds
-# is the rounding error that the adapter had learned to live with. Which of them is better is a question to
-# measure. Both take 16 bits a weight; to serve in 4 bits, keep the adapter apart.
+# The restored base is the model that the adapter was trained on, so merging into it changes nothing but the
+# rounding of the sum. The checkpoint is another model: with it goes the rounding error that the adapter had
+# learned to live with. Which of them is better is a question to measure. Either is served in 16 bits.
 #
-# And the fourth guess: the smaller the update, the less of it is left. A long training at a high rate makes a
-# large one, so a merge that seemed fine for one adapter can lose the next. peft warns when you call
-# `merge_and_unload` on a 4-bit model, and does it.
+# To serve in 4 bits, merge into the checkpoint's weights and quantize the sum, or keep the adapter apart.
+# Never round the restored sum again.
+#
+# That is the fourth guess: of a small update in restored weights little is left, and most of a large one. A
+# long training at a high rate makes a large one, so a merge that seemed fine for one adapter can lose the
+# next. peft warns when you call `merge_and_unload` on a 4-bit model, and does it.
 
 # %%
 record(seed=SEED, lora_loss=loss["LoRA"], qlora_loss=loss["QLoRA"], lora_exact=scores["LoRA"].exact,
        qlora_exact=scores["QLoRA"].exact, lora_seconds=runs["LoRA"].seconds,
-       qlora_seconds=runs["QLoRA"].seconds, lora_peak=runs["LoRA"].peak_bytes,
-       qlora_peak=runs["QLoRA"].peak_bytes, update_size=middle, update_share=came,
-       merged_16_bit=loss["into the 16-bit base"], merged_restored=loss["into the restored base"],
-       merged_4_bit=loss["into 4 bits"])  # fmt: skip
+       qlora_seconds=runs["QLoRA"].seconds, update_size=middle, share_checkpoint=came[CHECKPOINT],
+       share_restored=came[RESTORED], merged_checkpoint=loss[CHECKPOINT], merged_restored=loss[RESTORED],
+       merged_checkpoint_4_bit=loss[f"{CHECKPOINT}, then 4 bits"],
+       merged_restored_4_bit=loss[f"{RESTORED}, then 4 bits"])  # fmt: skip
 
 # %% [markdown]
 # ## What the field says, measured
 #
 # - 4-bit weights are storage, not faster arithmetic (claim quant-slow, from lesson 02).
-# - QLoRA is within 1% of 16-bit LoRA (qlora-quality). The claim is judged on dithered bases (lesson 02): the
-#   shipped base has been in 4 bits before.
+# - QLoRA is within 1% of 16-bit LoRA (qlora-quality). This claim and the one on merging are judged on
+#   dithered bases (lesson 02): the shipped base has been in 4 bits before.
 # - QLoRA needs about a quarter of the base memory (qlora-memory).
 # - Merge into a 16-bit base, not the 4-bit one (qlora-merge).
 # - QLoRA on 7B fits about 6 GB (mem-qlora6), and 65B one card of 48 GB (mem-65b).
@@ -696,8 +764,9 @@ print("\n".join(qlora_report.lines()))
 # - A frozen weight may be coarse: store it in 4 bits, restore it for each product, and do not keep it.
 # - What is saved is the base's bytes, about 3.5 times at 7B; gradients, states and activations stay.
 # - At 135M there is little to save, and autocast can turn it into a loss. Predict before you choose.
-# - It costs time: restoring is work on top, at every step, forward and backward.
-# - Merge into 16-bit weights. In 4 bits an update smaller than half a step is rounded away.
+# - Restoring is work on top, forward and backward: expect it to cost time, and time it on your card.
+# - Merge into the checkpoint's weights, and quantize afterwards if you must. Never round the restored sum
+#   again: an update smaller than half a step is lost there.
 #
 # **Read:** Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs* (2023), sections 3 and 4. Li et
 # al., *LoftQ* (2023), which starts the adapter at the rounding error.

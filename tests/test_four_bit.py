@@ -80,14 +80,17 @@ def test_a_restored_model_is_plain_computes_the_same_and_leaves_the_other_as_it_
     assert 1e-6 < relative_error(logits(plain), computed) < 0.03   # bf16 products on one side
 
 
-def test_sixteen_bits_round_weights_and_not_the_rotary_frequencies(tiny):
+def test_sixteen_bits_round_linear_weights_and_nothing_else(tiny):
+    def rounded(weight):
+        return weight.to(torch.bfloat16).float()
+
     model, plain = in_16_bits(tiny()), tiny()
-    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
-    assert model.lm_head.weight is model.model.embed_tokens.weight
-    frequencies = model.model.rotary_emb.inv_freq
-    assert torch.equal(frequencies, plain.model.rotary_emb.inv_freq)
-    assert not torch.equal(plain.to(torch.bfloat16).model.rotary_emb.inv_freq.float(), frequencies)
-    assert logits(model).dtype == torch.bfloat16 and 0 < far(model, tiny()) < 0.01
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+    assert 0 < far(model, plain) < 0.01 and logits(model).dtype == torch.float32
+    before, names = plain.state_dict(), {f"{name}.weight" for name in linears(model)}
+    for name, weight in model.state_dict().items():
+        assert torch.equal(weight, rounded(before[name]) if name in names else before[name]), name
+        assert name in names or weight.dim() == 1 or not torch.equal(weight, rounded(weight))
 
 
 # ---- merging
@@ -141,11 +144,26 @@ def test_weights_that_a_cpu_has_repacked_are_refused_and_do_not_spoil_a_merge(ti
 
 def test_a_merge_keeps_the_bases_precision_and_rounds_once(tiny):
     adapted = adapt(tiny())
-    half = merge_into(in_16_bits(tiny()), adapted)
+    half = merge_into(tiny().to(torch.bfloat16), adapted)
     assert {weight.dtype for weight in half.parameters()} == {torch.bfloat16}
-    whole = merge_into(in_16_bits(tiny()).float(), adapted)
+    whole = merge_into(in_16_bits(tiny()), adapted)
     assert all(torch.equal(w.to(torch.bfloat16), weights(half)[name].to(torch.bfloat16))
                for name, w in weights(whole).items())  # fmt: skip
+
+
+def test_rounding_to_four_bits_takes_a_small_update_from_restored_weights_and_not_from_the_checkpoints(tiny):
+    def share(start, model):
+        """The share of the update that has arrived, all layers together."""
+        moved = [((w - weights(start)[name]) * updates[name]).sum() for name, w in weights(model).items()]
+        return (sum(moved) / sum(update.square().sum() for update in updates.values())).item()
+
+    adapted = adapt(tiny(), scale=0.01)
+    fresh, restored = merge_into(tiny(), adapted), merge_into(dequantized(four_bit_of(tiny())), adapted)
+    updates = {name: w - weights(tiny())[name] for name, w in weights(fresh).items()}
+    assert 0.002 < max(u.norm() / weights(tiny())[name].norm() for name, u in updates.items()) < 0.05
+    held = dequantized(four_bit_of(tiny()))
+    assert share(held, dequantized(four_bit_of(restored))) < 0.2
+    assert 0.8 < share(held, dequantized(four_bit_of(fresh))) < 1.2
 
 
 # ---- refusals

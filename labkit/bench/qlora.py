@@ -1,7 +1,7 @@
 """What a 4-bit base costs LoRA and what it saves: score, score after each merge, memory, time of a step.
 
 LoRA and QLoRA are trained on the same dithered bases, since the base as it is lies on a 4-bit grid; each at
-its best rate, with three seeds that also seed the dither. Every QLoRA model is then merged in four ways, on
+its best rate, with three seeds that also seed the dither. Every QLoRA model is then merged in five ways, on
 dithered bases and on the base as it is, at the rate that `bench methods` found there.
 """
 

@@ -15,6 +15,8 @@ SMOKE = {"steps": 1, "batch": 1, "length": 512, "rows": 2, "whole": 1, "timed": 
          "step batch": 1, "fit": "plain"}  # fmt: skip
 ARMS = ("lora-r16", "qlora-r16")
 FOUR_BIT = ARMS[1]
+HALF = "lora-r16-half"  # LoRA on linear weights in bf16, as with large models: no copies of an fp32 base
+TIMED = (ARMS[0], HALF, FOUR_BIT)
 REPEATS = 3
 SHAPES = {"135M": "smollm2-135m", "1B": "1b", "7B": "7b", "65B": "65b"}
 KEEPING = {"checkpointing": True, "plain": False}  # with gradient checkpointing and without
@@ -75,7 +77,7 @@ def final(arm, rate, seed, which):
 def train(arm, rate, seed, which, rows, **held_out):
     """(model, Run) of LoRA on a base in fp32, computing in bf16, or in NF4; `held_out` goes to `fit`.
 
-    A seed repeats within an arm; the arms' adapters differ, since peft draws otherwise over 4-bit layers.
+    Of one seed the arms' adapters start alike, but that peft rounds those over 4-bit layers to bf16 once.
     """
     import torch
 
@@ -111,10 +113,12 @@ def merges(which, seed, model):
 
     "merged into 16-bit" is what the field advises: the update is added to the 16-bit checkpoint, which is
     not what the adapter was trained on, and the sum is rounded to bf16. "merged into 32-bit" is the same
-    without that rounding. "merged into 4-bit" is what the field warns of, and what peft's merge_and_unload
-    does to a 4-bit layer: its weights are restored, the update is added, the sum is rounded to NF4 again.
-    "merged into de-quantized" stops before that last rounding and keeps the sum in bf16: the weights that
-    the adapter was trained on, at the size of a 16-bit model.
+    without rounding of the stored weights. "merged into 16-bit, then 4-bit" rounds that sum to NF4.
+    "merged into 4-bit" is what the field warns of, and what peft's merge_and_unload does to a 4-bit layer:
+    its weights are restored, the update is added, the sum is rounded to NF4 again. "merged into
+    de-quantized" stops before that last rounding and keeps the sum in bf16: the weights that the adapter was
+    trained on, at the size of a 16-bit model. Only merged linear weights are ever rounded: the rest is in
+    fp32 in all, and a GPU multiplies in bf16 in all, as while training.
     """
 
     def fresh():
@@ -124,9 +128,10 @@ def merges(which, seed, model):
         return dequantized(four_bit_of(fresh()))
 
     return {
-        "merged into 16-bit": lambda: merge_into(in_16_bits(fresh()), model),
+        "merged into 16-bit": lambda: in_16_bits(merge_into(in_16_bits(fresh()), model)),
         "merged into 32-bit": lambda: merge_into(fresh(), model),
-        "merged into de-quantized": lambda: merge_into(in_16_bits(restored()), model),
+        "merged into 16-bit, then 4-bit": lambda: four_bit_of(merge_into(in_16_bits(fresh()), model)),
+        "merged into de-quantized": lambda: in_16_bits(merge_into(restored(), model)),
         "merged into 4-bit": lambda: four_bit_of(merge_into(restored(), model)),
     }
 
@@ -156,7 +161,8 @@ def memory(shape, arm, keeping):
 
     Predicted, with the reason in `predicted`, where the step does not fit the card, and in a trial without
     one. `base` is of every weight but the adapters', embedding and norms included; `peak` is of torch's
-    allocator; `process` adds the CUDA context.
+    allocator; `process` adds the CUDA context. `fp32 rest` is by arithmetic: the base with what is not in
+    linear layers in fp32, as peft's prepare_model_for_kbit_training leaves it.
     """
     import torch
 
@@ -170,7 +176,9 @@ def memory(shape, arm, keeping):
             if "does not fit" not in str(error):
                 raise
             report, why = predict(asked), "does not fit"
-    return {"base": report.categories["weights"] - adapter_bytes(asked), "peak": report.peak_allocated,
+    base, shape = report.categories["weights"] - adapter_bytes(asked), asked.shape
+    rest = shape.weights() - shape.layers * shape.linear_weights()
+    return {"base": base, "fp32 rest": base + 2 * rest, "peak": report.peak_allocated,
             "process": report.process, "predicted": why}  # fmt: skip
 
 
@@ -185,16 +193,33 @@ def adapter_bytes(asked):
 
 def times(repeat):
     """Milliseconds a step by engine and arm, one after the other, so that a slow moment meets all."""
-    from labkit import load, load_tokenizer, methods
+    from labkit import load, load_tokenizer
     from labkit.bench.train_engines import ENGINES as RUN
 
     asked, rows, tokenizer = settings(), load("tickets")["train"], load_tokenizer()
     counts = {"batch": asked["step batch"], **{name: asked[name] for name in ("length", "whole", "timed")}}
-    arms = ARMS if int(repeat) % 2 == 0 else ARMS[::-1]  # neither is always first
+    turn = int(repeat) % len(TIMED)
+    arms = TIMED[turn:] + TIMED[:turn]  # none is always first
     found = {}
     for engine in ENGINES:
         for arm in arms:
-            model = methods.find(arm).prepare(0)
+            model = prepared(arm)
             taken = RUN[asked.get(engine, engine)](model, rows, tokenizer, rate=1e-3, **counts)
             found.setdefault(engine, {})[arm] = taken["step ms"]
     return {"step ms": found}
+
+
+def prepared(arm):
+    """The model of an arm whose step is timed."""
+    import torch
+
+    from labkit import load_model, methods
+    from labkit.methods.quantize import linears
+
+    if arm != HALF:
+        return methods.find(arm).prepare(0)
+    base = load_model()
+    for layer in linears(base).values():
+        layer.to(torch.bfloat16)
+    env.seed_everything(0)
+    return adapted(base, DEFAULT)

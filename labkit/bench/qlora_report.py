@@ -4,7 +4,8 @@ from labkit.bench.qlora_jobs import ENGINES, SHAPES
 from labkit.records import judge, store
 
 MISSING = "not measured yet: python -m labkit bench qlora"
-WAYS = ("merged into 16-bit", "merged into 32-bit", "merged into de-quantized", "merged into 4-bit")
+WAYS = ("merged into 16-bit", "merged into 32-bit", "merged into 16-bit, then 4-bit",
+        "merged into de-quantized", "merged into 4-bit")  # fmt: skip
 
 
 def lines(whole=None):
@@ -42,13 +43,13 @@ def merge_table(whole=None):
     if not whole:
         return [MISSING]
     source = judge.Recorded(whole)
-    lines = [f"{'minus unmerged, points':<26}{'dithered bases':>28}{'the base as it is':>28}"]
+    lines = [f"{'minus unmerged, points':<32}{'dithered bases':>28}{'the base as it is':>28}"]
     shares = [judge.estimate({"score": name}, source).mean for name in ("qlora, dithered", "unmerged")]
-    lines.append(f"{'unmerged':<26}" + "".join(f"{share:>28.1%}" for share in shares))
+    lines.append(f"{'unmerged':<32}" + "".join(f"{share:>28.1%}" for share in shares))
     for way in WAYS:
         pairs = ((f"{way}, dithered", "qlora, dithered"), (way, "unmerged"))
         gaps = [_points(judge.estimate({"gap": list(pair)}, source)) for pair in pairs]
-        lines.append(f"{way:<26}" + "".join(f"{gap:>28}" for gap in gaps))
+        lines.append(f"{way:<32}" + "".join(f"{gap:>28}" for gap in gaps))
     return lines
 
 
@@ -70,16 +71,18 @@ def memory_table(whole=None):
 
 
 def time_table(whole=None):
-    """Lines: milliseconds a step, mean and range of the repeats."""
+    """Lines: milliseconds a step, mean and range of the repeats; QLoRA's over those of either LoRA."""
     whole = whole or store.read("qlora")
     if not whole:
         return [MISSING]
-    lines = [f"{'ms a step':<18}{'LoRA':>20}{'QLoRA':>20}{'ratio':>10}"]
+    arms = ("lora", "lora, 16-bit base", "qlora")
+    lines = [f"{'ms a step':<12}{'LoRA, fp32 base':>20}{'LoRA, 16-bit base':>20}{'QLoRA':>20}"
+             f"{'QLoRA / LoRA':>24}"]  # fmt: skip
     for engine in ENGINES:
-        arms = [whole["values"]["step ms"][engine][arm] for arm in ("lora", "qlora")]
-        cells = [f"{_mean(each):.0f} ({min(each):.0f} to {max(each):.0f})" for each in arms]
-        ratio = f"{_mean(whole['values']['time ratio'][engine]):.2f}"
-        lines.append(f"{engine:<18}{cells[0]:>20}{cells[1]:>20}{ratio:>10}")
+        taken = [whole["values"]["step ms"][engine][arm] for arm in arms]
+        cells = [f"{_mean(each):.0f} ({min(each):.0f} to {max(each):.0f})" for each in taken]
+        ratios = " and ".join(f"{_mean(whole['values']['time ratio'][engine][arm]):.2f}" for arm in arms[:2])
+        lines.append(f"{engine:<12}" + "".join(f"{cell:>20}" for cell in cells) + f"{ratios:>24}")
     return lines
 
 

@@ -1,9 +1,9 @@
 """From the jobs of `bench qlora` to the values and scores of its record."""
 
-from labkit.bench.qlora_jobs import ARMS, ENGINES, KEEPING, SHAPES, TIMES, UNMERGED, settings
+from labkit.bench.qlora_jobs import ARMS, ENGINES, HALF, KEEPING, SHAPES, TIMED, TIMES, UNMERGED, settings
 from labkit.records import stats
 
-SHORT = {"lora-r16": "lora", "qlora-r16": "qlora"}
+SHORT = {"lora-r16": "lora", HALF: "lora, 16-bit base", "qlora-r16": "qlora"}
 
 
 def score_name(arm, which, way):
@@ -49,12 +49,14 @@ def memory(alone):
     found = {shape: {keeping: {SHORT[arm]: _bytes(alone[f"memory_{shape}_{arm}_{keeping}"]) for arm in ARMS}
                      for keeping in KEEPING} for shape in SHAPES}  # fmt: skip
 
-    def ratios(of, keeping):
-        return {shape: one[keeping]["qlora"][of] / one[keeping]["lora"][of] for shape, one in found.items()}
+    def ratios(of, keeping, over=None):
+        return {shape: one[keeping]["qlora"][of] / one[keeping]["lora"][over or of]
+                for shape, one in found.items()}  # fmt: skip
 
     return {
         "memory": found,
         "base ratio": ratios("base", "checkpointing"),
+        "base ratio, fp32 rest": ratios("fp32 rest", "checkpointing", over="base"),
         "peak ratio": ratios("peak", "checkpointing"),
         "peak ratio, no checkpointing": ratios("peak", "plain"),
         "predicted": [f"{shape}, {arm}, {keeping}" for shape, one in found.items()
@@ -63,13 +65,13 @@ def memory(alone):
 
 
 def _bytes(result):
-    return {name: result[name] for name in ("base", "peak", "process", "predicted")}
+    return {name: result[name] for name in ("base", "fp32 rest", "peak", "process", "predicted")}
 
 
 def times(alone):
-    """Milliseconds a step by engine and arm, and QLoRA's over LoRA's, one number a repeat."""
+    """Milliseconds a step by engine and arm, and QLoRA's over those of either LoRA, one number a repeat."""
     each = [alone[name]["step ms"] for name in TIMES]
-    taken = {engine: {SHORT[arm]: [one[engine][arm] for one in each] for arm in ARMS} for engine in ENGINES}
-    ratio = {engine: [four / plain for plain, four in zip(arms["lora"], arms["qlora"], strict=True)]
-             for engine, arms in taken.items()}  # fmt: skip
+    taken = {engine: {SHORT[arm]: [one[engine][arm] for one in each] for arm in TIMED} for engine in ENGINES}
+    ratio = {engine: {plain: [mine / its for mine, its in zip(arms["qlora"], arms[plain], strict=True)]
+                      for plain in arms if plain != "qlora"} for engine, arms in taken.items()}  # fmt: skip
     return {"step ms": taken, "time ratio": ratio}

@@ -111,7 +111,7 @@ def _restored(absmax=lambda small, table, second, mean: table[small] * second + 
         weights = []
         for i, code in enumerate(codes):
             b = block_of(i, block, small)
-            scale = absmax(small[b], table, second[of_block(b, group) % len(second)], mean)
+            scale = absmax(small[b], table, second[of_block(b, group)], mean)
             weights.append(value(code_book, code) * scale)
         return weights
 
@@ -141,9 +141,9 @@ register(Exercise(
         Mistake("modulo", _restored(of_block=lambda b, group: b % group),
                 "b % group is a place in a group: the group is b // group"),
         Mistake("group of weights", lambda codes, book, small, table, second, mean, block, group:
-                [book[code] * (table[small[i // block]] * second[i // group % len(second)] + mean)
+                [book[code] * (table[small[i // block]] * second[i // group] + mean)
                  for i, code in enumerate(codes)],
-                "a group is of absmax values, not of weights: count blocks"),
+                "index out of range: groups are of blocks, blocks of weights"),
         Mistake("no table", _restored(lambda small, table, second, mean: small * second + mean),
                 "`small` holds places in the table: look them up"),
         Mistake("not looked up", _restored(value=lambda book, code: code),
@@ -201,8 +201,8 @@ register(Exercise(
         Mistake("no scales", _base(bits=4), "counts the codes only: the scales are stored too"),
         Mistake("no second scale", _base(bits=4 + 8 / 64),
                 "leaves out the 32 bits that 256 absmax values share"),
-        Mistake("second for 256 weights", _base(bits=4 + 8 / 64 + 32 / 256),
-                "256 absmax values share 32 bits, not 256 weights"),
+        Mistake("4.25 bits", _base(bits=4 + 8 / 64 + 32 / 256),
+                "4.25 bits a weight: absmax takes 8, and 256 of them share 32"),
         Mistake("not double", _base(bits=4.5),
                 "absmax in 32 bits: double quantization stores it in 8"),
         Mistake("all in 4 bits", _base(other_bits=NF4_BITS),
@@ -210,6 +210,12 @@ register(Exercise(
         Mistake("linear only", _base(other_bits=0), "counts the linear layers only: the rest is there too"),
         Mistake("other in 32", _base(other_bits=32), "counts the rest in 32 bits: it stays in 16"),
         Mistake("bits", _base(size=1), "these are bits: eight make a byte"),
+        Mistake("bits of linear", _base(bits=8 * NF4_BITS),
+                "takes bits of linear layers for bytes: eight make a byte"),
+        Mistake("bytes of other", _base(other_bits=2),
+                "16 bits are 2 bytes already: do not divide the rest by 8"),
+        Mistake("bytes of scales", _base(bits=4 + 1 / 64 + 4 / (64 * 256)),
+                "adds bytes of scales to bits of codes: count both in bits"),
         Mistake("bytes", _base(unit=1), "these are bytes: GB were asked for"),
     ),
 ))
@@ -222,7 +228,7 @@ def step_bytes(base_bytes, adapter_weights, paged):
 
     base_bytes: of the frozen base, as stored. The adapter's weights, their gradients and AdamW's two states
     are fp32. paged: True if a paged optimizer keeps the states where they may leave the card.
-    Returns a dict of int: "base", "adapter", "gradients", "states" (on the card for good) and "paged".
+    Returns a list of five: base, adapter, gradients, states that are on the card for good, paged states.
     """
     raise NotImplementedError
 '''
@@ -244,7 +250,7 @@ def _step(base=lambda base, adapter: base, adapters=4, gradients=lambda base, ad
             for name in pages:
                 found["paged"] += found[name]
                 found[name] = 0 if one_place else found[name]
-        return found
+        return list(found.values())
 
     return function
 
@@ -261,7 +267,7 @@ register(Exercise(
     stub=STEP_STUB,
     draw=draw_step,
     reference=step_bytes,
-    compare=exact,
+    compare=close(0, 0),
     mistakes=(
         Mistake("gradient of the base", _step(gradients=lambda base, adapter: base + 4 * adapter),
                 "the base is frozen: it has no gradient"),
@@ -280,7 +286,7 @@ register(Exercise(
                 "a paged optimizer pages its states, not the gradients"),
         Mistake("counted twice", _step(one_place=False),
                 "paged states are counted twice: they are in one place"),
-        Mistake("never paged", _step(pages=()), "the states are paged here: move them to \"paged\""),
+        Mistake("never paged", _step(pages=()), "the states are paged where `paged` is True: move them"),
         Mistake("always paged", lambda base, adapter, paged: step_bytes(base, adapter, True),
                 "without a paged optimizer the states stay on the card"),
     ),
@@ -290,10 +296,10 @@ register(Exercise(
 
 MERGE_STUB = '''\
 def merged(fresh, restored, a, b, alpha):
-    """The weights of a layer with its adapter merged into the 16-bit base: W + alpha / r * B A.
+    """The weights of a layer with its adapter merged into the checkpoint's: W + alpha / r * B A.
 
-    fresh: the weights as the 16-bit checkpoint has them; restored: the same after storage in 4 bits; both
-    lists of rows (out x in). a: r rows of `in` numbers; b: `out` rows of r numbers. Returns new rows.
+    fresh: the weights as the checkpoint has them; restored: the same after storage in 4 bits; both lists of
+    rows (out x in). a: r rows of `in` numbers; b: `out` rows of r numbers. Returns new rows.
     """
     raise NotImplementedError
 '''
@@ -347,7 +353,7 @@ def _other_way(b, a):
 
 register(Exercise(
     id="06.5",
-    title="Merge into the right base",
+    title="Merge into the checkpoint's weights",
     points=2,
     difficulty=2,
     minutes=10,
@@ -358,7 +364,7 @@ register(Exercise(
     compare=close(1e-9, 1e-12),
     mistakes=(
         Mistake("restored base", _merged("restored"),
-                "merges into the restored weights: the 16-bit base was asked for"),
+                "merges into the restored weights: take the checkpoint's"),
         Mistake("re-quantized", _requantized,
                 "the merged weights are rounded to 4 bits again: keep them"),
         Mistake("no scaling", _merged(scale=lambda alpha, r: 1.0), "the factor alpha / r is missing"),
@@ -381,7 +387,8 @@ def codes_that_move(codes, absmax, update, code_book):
 
     The weight with code q is code_book[q] * absmax before the update; afterwards it gets the code of the
     value nearest to it. code_book: ascending list of float; its steps differ. update: list of float, as long
-    as codes. absmax stays as it is, and no weight lands midway between two values. Returns a list of bool.
+    as codes. absmax stays as it is (a real storage takes the new largest |w|), and no weight lands midway
+    between two values. Returns a list of bool.
     """
     raise NotImplementedError
 '''

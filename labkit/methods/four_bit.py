@@ -59,11 +59,17 @@ def dequantized(model):
 
 
 def in_16_bits(model):
-    """The model with its weights rounded to bf16, in place; buffers, as rotary frequencies, stay in fp32."""
+    """The model with its linear weights, but the head's, rounded to bf16, in place.
+
+    They go on being stored in their dtype, and the rest stays as it is, so that two models that differ in
+    these weights compute alike.
+    """
     import torch
 
-    for weight in model.parameters():
-        weight.data = weight.data.to(torch.bfloat16)
+    from labkit.methods.quantize import linears
+
+    for layer in linears(model).values():
+        layer.weight.data = layer.weight.data.to(torch.bfloat16).to(layer.weight.dtype)
     return model
 
 
