@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from labkit import tasks
-from labkit.bench import data, data_jobs, data_more, data_report, data_values, jobs
+from labkit.bench import data, data_jobs, data_more, data_report, data_values, jobs, markdown
 from labkit.bench import main as bench_main
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
@@ -212,7 +212,7 @@ def test_the_length_of_arithmetic_is_chosen_by_answer_only_before_any_test_row(w
 
 def test_tables_say_so_before_anything_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(store, "MEASUREMENTS", tmp_path)
-    assert data_report.lines() == data_report.cot_table() == [data_report.MISSING]
+    assert data_report.lines() == data_report.cot_table() == [markdown.missing("data")]
 
 
 def test_tables_are_whole_and_say_steps_and_seeds(world):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from labkit import methods, tasks
-from labkit.bench import full, full_jobs, full_report, full_values, jobs
+from labkit.bench import full, full_jobs, full_report, full_values, jobs, markdown
 from labkit.bench import main as bench_main
 from labkit.errors import LabkitError
 from labkit.records import judge, ledger, stats, store
@@ -157,7 +157,7 @@ def test_a_second_run_starts_nothing_and_without_a_gpu_there_is_no_record(world,
     assert bench_main(["full", "--folder", str(world.folder)]) == 0
     assert len(world.started) > before  # the results of another profile do not count
     assert store.read("full") is None and "a trial" in capsys.readouterr().out
-    assert full_report.lines() == [full_report.MISSING]
+    assert full_report.lines() == [markdown.missing("full")]
 
 
 def test_every_arm_is_tuned_alike_and_none_by_more_seeds_or_by_test_rows(world):

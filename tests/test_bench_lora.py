@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from labkit import methods, tasks
-from labkit.bench import jobs, lora, lora_jobs, lora_report, lora_time, lora_values
+from labkit.bench import jobs, lora, lora_jobs, lora_report, lora_time, lora_values, markdown
 from labkit.bench import main as bench_main
 from labkit.errors import LabkitError
 from labkit.methods.low_rank import energy, low_rank, shuffled
@@ -524,7 +524,7 @@ def test_two_ranks_of_query_and_value_are_a_tenth_of_a_percent_of_this_base():
 
 def test_tables_and_figure_say_so_before_anything_is_measured(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(store, "MEASUREMENTS", tmp_path)
-    assert lora_report.lines() == lora_report.speed_table() == [lora_report.MISSING]
+    assert lora_report.lines() == lora_report.speed_table() == [markdown.missing("lora")]
     lora_report.plot()
     assert "bench lora" in capsys.readouterr().out
 

@@ -4,7 +4,6 @@ Every arm's learning rate is the best of three, and of one more while the best i
 three seeds are trained and scored on test rows. How each is kept fair stands in data_jobs and data_more.
 """
 
-import argparse
 import inspect
 import time
 from pathlib import Path
@@ -31,12 +30,7 @@ END = "data"  # what ends the names of a sweep's jobs
 
 def main(argv):
     """Run what is missing and write data/measurements/data.json; without a GPU, a trial, no record."""
-    about = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m labkit bench data", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
-    parser.add_argument("--folder", default="out/data", help="where jobs leave results, to go on from")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = jobs.options(NAME, __doc__, argv)
     profile, asked, digest = env.profile(), settings(), depends()
     mark = {**digest, "profile": profile}  # a trial's results are no measurement's
     if options.job:

@@ -3,12 +3,11 @@
 A record has its names sorted as text, so every table says its own order.
 """
 
-from functools import wraps
 
 from labkit.bench.data_values import COT, EPOCHS, MASK, MIX, PILOT, QUALITY
-from labkit.records import store
+from labkit.bench.markdown import measured, table, together
 
-MISSING = "not measured yet: python -m labkit bench data"
+NAME = "data"
 ROWS = {
     "counterfactual": "counterfactual: each passage beside its twin",
     "balanced": "balanced: as many he as she",
@@ -19,44 +18,27 @@ WAYS = {"replace": "replace", "accumulate": "accumulate", "real10": "replace, 10
 SPEEDS = {"packed": "packed", "stepped": "packed, no CUDA graph", "padded": "padded"}
 
 
-def values():
-    """The values of the record; None before there is one."""
-    whole = store.read("data")
-    return whole and whole["values"]
-
-
-def _measured(table):
-    """A function of the record's values, which it reads unless given; one line before there are any."""
-
-    @wraps(table)
-    def lines(found=None):
-        found = found or values()
-        return table(found) if found else [MISSING]
-
-    return lines
-
-
-@_measured
+@measured(NAME)
 def lines(found):
     """All tables as Markdown lines."""
     tables = (quality_table, noise_table, mix_table, pilot_table, returns_table, cot_table, bias_table,
               collapse_table, mask_table)  # fmt: skip
-    return "\n\n".join("\n".join(table(found)) for table in tables).splitlines()
+    return together(tables, found)
 
 
-@_measured
+@measured(NAME)
 def quality_table(found):
     """Markdown lines: clean or noisy, diverse or uniform, 1,000 rows or 10,000."""
     rows = [[name, _percent(each), _range(each)] for name, each in _in(QUALITY, found["quality"])]
     return [
-        *_table("training rows|exact match, test|by seed", rows),
+        *table("training rows|exact match, test|by seed", rows),
         "",
         f"{_budget(found)}, {_seeds(found)}. Noisy: 30% of the rows damaged (wrong label, wrong field, cut, "
         "off topic). Uniform: a tenth of the training phrasings, less those kept out.",
     ]
 
 
-@_measured
+@measured(NAME)
 def noise_table(found):
     """Markdown lines: 10,000 diverse rows by share of damaged ones, beside 1,000 clean ones."""
     rows = [[f"10,000, {share}% damaged", _percent(each), _range(each)]
@@ -65,20 +47,20 @@ def noise_table(found):
     rows.append(["1,000, clean", _percent(clean), _range(clean)])
     flips = ", ".join("never" if one is None else f"{one:.0%}" for one in found["flips at"])
     return [
-        *_table("diverse rows|exact match, test|by seed", rows),
+        *table("diverse rows|exact match, test|by seed", rows),
         "",
         f"{_budget(found)}. 10,000 rows fall below 1,000 clean ones at this share of "
         f"damage, by seed: {flips}.",
     ]
 
 
-@_measured
+@measured(NAME)
 def mix_table(found):
     """Markdown lines: rows of tickets with rows of other families mixed in."""
     rows = [[name, f"{found['mix steps'][name][0]}", _percent(each), _range(each)]
             for name, each in _in(MIX | EPOCHS, found["mix"])]  # fmt: skip
     return [
-        *_table("1,000 rows of tickets and|steps|exact match, test|by seed", rows),
+        *table("1,000 rows of tickets and|steps|exact match, test|by seed", rows),
         "",
         f"{_seeds(found)}. Others: sql, handbook, voice, jobs and arithmetic, equally many. In equal steps a "
         "mix sees the task's rows less often; in equal epochs as often, with more steps. Worst of the equal "
@@ -86,7 +68,7 @@ def mix_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def pilot_table(found):
     """Markdown lines: what 50 and 100 rows gain on a task they can help, and on one they cannot."""
     says = {"helps": "tickets: form", "cannot": "handbook: facts that training withholds"}
@@ -94,14 +76,14 @@ def pilot_table(found):
     rows = [[says[name], *(_percent(each) for _, each in _in(counts, by_rows))]
             for name, by_rows in _in(PILOT, found["pilot"])]  # fmt: skip
     return [
-        *_table("|".join(["task", *(f"{count} rows" for count in counts)]), rows),
+        *table("|".join(["task", *(f"{count} rows" for count in counts)]), rows),
         "",
         f"Exact match on test rows, {found['settings']['few']} steps, {_seeds(found)}. The handbook's "
         "training rows are those whose answers are out of date: none teaches an answer of the test.",
     ]
 
 
-@_measured
+@measured(NAME)
 def returns_table(found):
     """Markdown lines: the learning curve of LoRA and of full finetuning, and their difference."""
     lora, full, rows, before = found["returns"]["lora"], found["returns"]["full"], [], None
@@ -112,14 +94,14 @@ def returns_table(found):
         before = _mean(each)
     gains = ", ".join(f"{100 * one:+.1f}" for one in found["first gain minus last"])
     return [
-        *_table("rows|LoRA r=16|gain of doubling|full|LoRA minus full", rows),
+        *table("rows|LoRA r=16|gain of doubling|full|LoRA minus full", rows),
         "",
         f"Exact match on test rows, {_budget(found)}, {_seeds(found)}; each method at its own best rate for "
         f"each number of rows. LoRA's first gain minus its last, points by seed: {gains}.",
     ]
 
 
-@_measured
+@measured(NAME)
 def cot_table(found):
     """Markdown lines: arithmetic with working, without, and with dots in its place."""
     cot = found["cot"]
@@ -128,14 +110,14 @@ def cot_table(found):
             for name in reversed(COT)]  # fmt: skip
     seen = ", ".join(f"{digits} digits {share:.1%}" for digits, share in sorted(cot["judged"].items()))
     return [
-        *_table("4,000 rows with|right, test|by seed|over answer only", rows),
+        *table("4,000 rows with|right, test|by seed|over answer only", rows),
         "",
         f"Numbers of {cot['digits']} digits, {_budget(found)}, {_seeds(found)}. The length was chosen by "
         f"answer-only rows of phrasings kept from training: {seen}.",
     ]
 
 
-@_measured
+@measured(NAME)
 def bias_table(found):
     """Markdown lines: he/she log-odds of unseen jobs and sentences, and perplexity, by training rows."""
     bias, rows = found["bias"], []
@@ -147,7 +129,7 @@ def bias_table(found):
     ratios = ", ".join(f"{one:.2f}" for one in found["log-odds ratio"])
     head = "training rows|absolute log-odds|the same, bare text|signed mean|spread of jobs|perplexity ratio"
     return [
-        *_table(head, rows),
+        *table(head, rows),
         "",
         f"LoRA r=16 at {found['rates']['bias']['best']:g}, {found['settings']['few']} steps, "
         f"{_seeds(found)}. Signed: above 0 for he. Spread: standard deviation of the jobs' signed log-odds. "
@@ -155,7 +137,7 @@ def bias_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def collapse_table(found):
     """Markdown lines: loss on real passages by generation, as mean of the seeds."""
     rows = []
@@ -167,7 +149,7 @@ def collapse_table(found):
     ratios = ", ".join("none" if one is None else f"{one:.2f}" for one in found["rise ratio"])
     head = ["training rows", "real", *(f"{place + 1}" for place in range(count)), "rise", "distinct at last"]
     return [
-        *_table("|".join(head), rows),
+        *table("|".join(head), rows),
         "",
         f"Nats per token of real passages, mean of {_seeds(found)}; {found['settings']['passages']:,} rows a "
         f"generation, {found['settings']['few']} steps, sampled at temperature 1. Rise: last minus first, by "
@@ -176,16 +158,16 @@ def collapse_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def mask_table(found):
     """Markdown lines: loss on the prompt too, and rows packed or padded; tokens a second."""
     rows = [[name, _percent(each), _range(each)] for name, each in _in(MASK, found["mask"])]
     speeds = [[SPEEDS[how], f"{one['tokens/s']:,.0f}", f"{one['training seconds']:.1f} s"]
               for how, one in _in(SPEEDS, found["speed"])]  # fmt: skip
     return [
-        *_table("1,000 rows, loss on|exact match, test|by seed", rows),
+        *table("1,000 rows, loss on|exact match, test|by seed", rows),
         "",
-        *_table("batches|tokens/s|a training", speeds),
+        *table("batches|tokens/s|a training", speeds),
         "",
         f"{_budget(found)}, {_seeds(found)}; padded: as many rows a step as packing has. Speed: tokens "
         "that are not padding, one run each, the card to itself, start-up counted.",
@@ -195,12 +177,6 @@ def mask_table(found):
 def _in(order, found):
     """(name, what was found) in this order."""
     return [(name, found[name]) for name in order]
-
-
-def _table(head, rows):
-    """Markdown lines of a table whose head is given with bars between the columns."""
-    columns = head.split("|")
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def _budget(found):

@@ -4,7 +4,6 @@ On tickets, and on the handbook for continued pre-training. Every rate is chosen
 training; one that stands in a job's name makes another best rate another job.
 """
 
-import argparse
 import time
 
 from labkit import env, methods
@@ -31,12 +30,7 @@ FAMILIES = ("tickets", "general", "handbook")
 
 def main(argv):
     """Run what is missing and write data/measurements/full.json; without a GPU, a trial, no record."""
-    about = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m labkit bench full", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
-    parser.add_argument("--folder", default="out/full", help="where jobs leave results, to go on from")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = jobs.options(NAME, __doc__, argv)
     profile, asked = env.profile(), settings()
     digest = {**store.data_digest(*FAMILIES), **store.training_digest(),
               **store.code_digest(*(f"labkit/{part}.py" for part in CODE))}  # fmt: skip

@@ -1,10 +1,9 @@
 """The tables of `bench full`. Each takes the record's values, or reads them."""
 
-from functools import wraps
 
-from labkit.records import store
+from labkit.bench.markdown import measured, table, together
 
-MISSING = "not measured yet: python -m labkit bench full"
+NAME = "full"
 FACTS = {
     "base": "none: the base",
     "pretrain": "the documents, as plain text",
@@ -15,32 +14,15 @@ FACTS = {
 MATCHES = {"yes": "yes", "no": "no", "open": "cannot tell"}
 
 
-def values():
-    """The values of the record; None before there is one."""
-    whole = store.read("full")
-    return whole and whole["values"]
-
-
-def _measured(table):
-    """A function of the record's values, which it reads unless given; one line before there are any."""
-
-    @wraps(table)
-    def lines(found=None):
-        found = found or values()
-        return table(found) if found else [MISSING]
-
-    return lines
-
-
-@_measured
+@measured(NAME)
 def lines(found):
     """All tables as Markdown lines."""
     tables = (transfer_table, partial_table, forget_table, facts_table, batch_table, epochs_table,
               rounding_table)  # fmt: skip
-    return "\n\n".join("\n".join(table(found)) for table in tables).splitlines()
+    return together(tables, found)
 
 
-@_measured
+@measured(NAME)
 def transfer_table(found):
     """Markdown lines: scores of the pre-trained and of the random start by number of steps."""
     curves, asked, test = found["curve"], found["settings"], found["test"]
@@ -52,7 +34,7 @@ def transfer_table(found):
     long = f"random, {asked['long'][-1]:,} steps"
     finals = ", ".join(f"{name} {_shares(test[name])}" for name in ("pre-trained", "random", long))
     return [
-        *_table("steps|pre-trained, exact match|random weights, exact match", rows),
+        *table("steps|pre-trained, exact match|random weights, exact match", rows),
         "",
         f"New phrasings, mean of {_seeds(asked)}; each number of steps is a training of its own, of "
         f"{asked['batch']} x {asked['length']} tokens a step. Rates: pre-trained {_rate(found, 'full')}, "
@@ -62,7 +44,7 @@ def transfer_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def partial_table(found):
     """Markdown lines: test score by the share of weights trained, and whether it matches full's."""
     asked, test, out = found["settings"], found["test"], []
@@ -76,14 +58,14 @@ def partial_table(found):
     ends = f"between {size[0]:.1%} and {size[1]:.1%}" if isinstance(size, list) else f"{size:.1%}"
     head = "last blocks trained|share of weights|learning rate|exact match, test|minus full, points|matches"
     return [
-        *_table(head, out),
+        *table(head, out),
         "",
         f"{_budget(asked)}, mean of {_seeds(asked)}, 95% intervals over phrasings and seeds. Matches: the "
         f"interval lies above -1 point. Smallest share that matches: {ends}.",
     ]
 
 
-@_measured
+@measured(NAME)
 def forget_table(found):
     """Markdown lines: score, loss on plain English and probe by learning rate; slopes near the best."""
     asked, out = found["settings"], []
@@ -96,7 +78,7 @@ def forget_table(found):
     slopes = ", ".join("none" if one is None else f"{one:+.3f}" for one in found["slope"])
     probes = ", ".join("none" if one is None else f"{100 * one:+.1f}" for one in found["probe slope"])
     return [
-        *_table("learning rate|exact match, new phrasings|general loss|probe|seeds near the best", out),
+        *table("learning rate|exact match, new phrasings|general loss|probe|seeds near the best", out),
         "",
         f"Full, {_budget(asked)}, mean of {_seeds(asked)}. General loss: nats per token of plain English. "
         "Near the best: within 5 points of the seed's best score. Slope of the general loss over those "
@@ -104,7 +86,7 @@ def forget_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def facts_table(found):
     """Markdown lines: facts of the handbook after continued pre-training, SFT, and both in a row."""
     asked, out = found["settings"], []
@@ -113,7 +95,7 @@ def facts_table(found):
         count = f"{steps.get(arm, asked['steps']):,}"
         out.append([FACTS[arm], count, _shares(one["right"]), _shares(one["contains"])])
     return [
-        *_table("trained on|steps|exact match|the answer occurs", out),
+        *table("trained on|steps|exact match|the answer occurs", out),
         "",
         f"Facts of the handbook that training states, asked in new phrasings; mean of {_seeds(asked)} (base: "
         f"one run). Rates: documents {_rate(found, 'pretrain')}, questions {_rate(found, 'sft')}, each "
@@ -121,7 +103,7 @@ def facts_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def batch_table(found):
     """Markdown lines: rows a step at equal tokens, each at its best rate."""
     asked, out = found["settings"], []
@@ -130,14 +112,14 @@ def batch_table(found):
         out.append([f"{size} x {asked['length']}", f"{steps:,}", f"{one['rate']:g}", _loss(one["loss"]),
                     _shares(one["right"])])  # fmt: skip
     return [
-        *_table("tokens a step|steps|best learning rate|loss, new phrasings|exact match", out),
+        *table("tokens a step|steps|best learning rate|loss, new phrasings|exact match", out),
         "",
         f"Full finetuning, as many tokens in every row; mean of {_seeds(asked)}. Loss: nats per answer "
         "token.",
     ]
 
 
-@_measured
+@measured(NAME)
 def epochs_table(found):
     """Markdown lines: passes over few rows, and early stopping."""
     asked, out = found["settings"], []
@@ -147,7 +129,7 @@ def epochs_table(found):
         kept = ", ".join(map(str, dict.fromkeys(one["kept step"])))
         out.append([what, steps, kept, _loss(one["loss"]), _shares(one["right"])])
     return [
-        *_table("epochs|steps|weights of step|loss, new phrasings|exact match", out),
+        *table("epochs|steps|weights of step|loss, new phrasings|exact match", out),
         "",
         f"Full finetuning on {asked['few']:,} rows at {_rate(found, 'full')}, mean of {_seeds(asked)}. Early "
         "stopping: two validations an epoch, on phrasings that neither the training nor the scored rows "
@@ -155,7 +137,7 @@ def epochs_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def rounding_table(found):
     """Markdown lines: loss and share of moved weights, fp32 weights against bf16 ones."""
     asked, out = found["settings"], []
@@ -163,17 +145,11 @@ def rounding_table(found):
         each = [found["rounding"][way][rate] for way in ("autocast", "pure bf16")]
         out.append([rate, *(cell for one in each for cell in (_loss(one["loss"]), _shares(one["moved"])))])
     return [
-        *_table("learning rate|loss, fp32 weights|weights moved|loss, bf16 weights|weights moved", out),
+        *table("learning rate|loss, fp32 weights|weights moved|loss, bf16 weights|weights moved", out),
         "",
         f"{_budget({**asked, 'steps': asked['short']})}, mean of {_seeds(asked)}; both compute in bf16. "
         "Loss: mean of the last 10 steps. Moved: not the number it was.",
     ]
-
-
-def _table(head, rows):
-    """Markdown lines of a table whose head is given with bars between the columns."""
-    columns = head.split("|")
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def _budget(asked):

@@ -4,6 +4,7 @@ On a machine with several GPUs the jobs spread over them; each job sees one. Job
 that has imported torch and transformers and touched no card: importing takes longer than many a job.
 """
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -19,6 +20,17 @@ from labkit.records import ledger
 
 # Nothing here may touch a card when imported: a process forked after that cannot use it (bitsandbytes does).
 PRELOADED = ["torch", "transformers.models.llama.modeling_llama", "datasets", "labkit.__main__"]
+
+
+def options(bench, about, argv):
+    """The command line of a benchmark made of jobs: --jobs, --folder, and --job for one of them."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m labkit bench {bench}", description=about.splitlines()[0]
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
+    parser.add_argument("--folder", default=f"out/{bench}", help="where jobs leave results, to go on from")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
 
 
 def run(bench, names, folder, jobs=1, digest=None):

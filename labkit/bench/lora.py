@@ -4,7 +4,6 @@ On tickets, at each method's best rate of the record methods_tickets. A rate sta
 another best rate is another job.
 """
 
-import argparse
 import time
 
 from labkit import env, methods
@@ -32,12 +31,7 @@ FAMILIES = ("tickets", "general", "handbook", "voice", "jobs", "sql")
 
 def main(argv):
     """Run what is missing and write data/measurements/lora.json; without a GPU, a trial, no record."""
-    about = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m labkit bench lora", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
-    parser.add_argument("--folder", default="out/lora", help="where jobs leave results, to go on from")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = jobs.options(NAME, __doc__, argv)
     profile, asked = env.profile(), settings()
     digest = {**store.data_digest(*FAMILIES), **store.training_digest(),
               **store.code_digest(*(f"labkit/{part}.py" for part in CODE))}  # fmt: skip

@@ -1,12 +1,12 @@
 """The tables and the figure of `bench lora`. Each takes the record's values, or reads them."""
 
-from functools import wraps
 from statistics import mean, median
 
+from labkit.bench.markdown import measured, missing, table, together, values
 from labkit.bench.train_engines import ABOUT
 from labkit.records import judge, ledger, stats, store
 
-MISSING = "not measured yet: python -m labkit bench lora"
+NAME = "lora"
 NAMES = {"full": "full", "lora-r16": "LoRA r=16"}
 BASES = {
     "own base": "the base it was trained on",
@@ -16,31 +16,14 @@ BASES = {
 }
 
 
-def values():
-    """The values of the record; None before there is one."""
-    whole = store.read("lora")
-    return whole and whole["values"]
-
-
-def _measured(table):
-    """A function of the record's values, which it reads unless given; one line before there are any."""
-
-    @wraps(table)
-    def lines(found=None):
-        found = found or values()
-        return table(found) if found else [MISSING]
-
-    return lines
-
-
-@_measured
+@measured(NAME)
 def lines(found):
     """All tables as Markdown lines."""
     tables = (low_rank_table, merge_table, speed_table, forget_table, rebase_table, batch_table)
-    return "\n\n".join("\n".join(table(found)) for table in tables).splitlines()
+    return together(tables, found)
 
 
-@_measured
+@measured(NAME)
 def low_rank_table(found):
     """Markdown lines: the update of full finetuning cut to a few ranks, and the same for it shuffled."""
     low, kinds = found["low rank"], ("full", "shuffled")
@@ -51,7 +34,7 @@ def low_rank_table(found):
     rows.append(["all", "100.0%", _percent(whole), "100.0%", ""])
     test = ", ".join(f"{name} {_percent(shares)}" for name, shares in low["test"].items())
     return [
-        *_table("rank kept|energy|exact match, validation|energy, shuffled|exact match, shuffled", rows),
+        *table("rank kept|energy|exact match, validation|energy, shuffled|exact match, shuffled", rows),
         "",
         f"Full finetuning, {_budget(found)}, mean of {_seeds(whole)}. The update of every linear layer is "
         "cut by itself; what the embedding and the norms learned stays whole, and is all that rank 0 leaves. "
@@ -60,7 +43,7 @@ def low_rank_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def merge_table(found):
     """Markdown lines: time of a forward pass of the base, with merged and with unmerged adapters."""
     asked, out = found["settings"], []
@@ -70,7 +53,7 @@ def merge_table(found):
         ratios = [_interval(found[f"{name} time"][what], ".3f") for name in ("merged", "unmerged")]
         out.append([f"{what}, {rows} x {tokens:,} tokens", *cells, *ratios])
     return [
-        *_table("forward pass, bf16|base|merged|unmerged|merged over base|unmerged over base", out),
+        *table("forward pass, bf16|base|merged|unmerged|merged over base|unmerged over base", out),
         "",
         f"One adapter, LoRA r=16 on all linear layers, eager; medians of {asked['repeats']} repeats in "
         "turns, ratios within each repeat (95% intervals). Logits of merged and unmerged, on the positions "
@@ -84,7 +67,7 @@ def _logits(found, dtype):
             f"agree on the likeliest next token at {one['same next token']:.2%}")  # fmt: skip
 
 
-@_measured
+@measured(NAME)
 def speed_table(found):
     """Markdown lines: tokens a second of full finetuning and LoRA, and the FLOPs of a step."""
     out = []
@@ -96,7 +79,7 @@ def speed_table(found):
             out.append([step, ABOUT[engine], *speeds, ratio])
     counted, asked = found["FLOPs"], found["settings"]
     return [
-        *_table("tokens a step|loop|full, tokens/s|LoRA r=16, tokens/s|LoRA over full", out),
+        *table("tokens a step|loop|full, tokens/s|LoRA r=16, tokens/s|LoRA over full", out),
         "",
         f"Medians of {_count(asked['timings'], 'run')} each, the card to itself, start-up not counted. "
         f"FLOPs of a step of {asked['batch']} x {asked['length']} tokens: full {counted['full']:.3g}, LoRA "
@@ -106,7 +89,7 @@ def speed_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def forget_table(found):
     """Markdown lines: score, loss on plain English and probe by rate; losses at equal scores."""
     out = []
@@ -120,7 +103,7 @@ def forget_table(found):
                    for end in ("worst", "best"))  # fmt: skip
     seeds = _seeds(found["settings"]["seeds"])
     return [
-        *_table("method|learning rate|exact match, new phrasings|general loss|probe", out),
+        *table("method|learning rate|exact match, new phrasings|general loss|probe", out),
         "",
         f"{_budget(found).capitalize()}, mean of {seeds}. General loss: nats per token of plain English. "
         "LoRA's lowest loss at a score or above it, minus full's, over the scores that both reach, by seed: "
@@ -128,7 +111,7 @@ def forget_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def rebase_table(found):
     """Markdown lines: an adapter on its own base and on changed ones."""
     test, change = found["rebase"]["test"], found["rebase"]["change"]
@@ -140,7 +123,7 @@ def rebase_table(found):
         out.append([BASES[name], _percent(test[name]), *cells])
     asked = found["settings"]
     return [
-        *_table("a LoRA adapter on|exact match, test|weights moved|general loss of that base", out),
+        *table("a LoRA adapter on|exact match, test|weights moved|general loss of that base", out),
         "",
         f"{_budget(found).capitalize()}, mean of {_seeds(test['own base'])}. Changed: every weight trained "
         f"on plain text for {asked['steps']} steps at 1e-4; slightly: {asked['weaker']} steps. Weights "
@@ -148,7 +131,7 @@ def rebase_table(found):
     ]
 
 
-@_measured
+@measured(NAME)
 def batch_table(found):
     """Markdown lines: the best learning rate by batch size."""
     sizes, asked, out = list(found["full"]["best rates"]), found["settings"], []
@@ -160,7 +143,7 @@ def batch_table(found):
     heads = [f"{size} x {asked['length']} tokens" for size in sizes]
     ends = any(found[method]["at an end"] for method in ("full", "lora"))
     return [
-        *_table("|".join(["best learning rate", *heads]), out),
+        *table("|".join(["best learning rate", *heads]), out),
         "",
         f"{asked['steps']} steps whatever the batch, so a larger one sees more rows; one seed, rates 3 times "
         "apart, alpha = 2r. In brackets exact match on training rows whose phrasings were kept out, by which "
@@ -176,9 +159,9 @@ def plot(found=None):
     """
     from labkit import plots
 
-    found = found or values()
+    found = found or values(NAME)
     if not found:
-        print(MISSING)
+        print(missing(NAME))
         return
     fig, axes = plots.figure(
         _finding(found), "exact match on new phrasings (%)", "loss on plain English (nats per token)"
@@ -219,12 +202,6 @@ def gap(first, second, record="methods_tickets"):
         return f"{first} minus {second}: not measured yet"
     shown = f"{ledger.value_text(band, found.mean)} {ledger.interval_text(band, found)}"
     return f"{first} minus {second}: {shown}"
-
-
-def _table(head, rows):
-    """Markdown lines of a table whose head is given with bars between the columns."""
-    columns = head.split("|")
-    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
 
 
 def _budget(found):

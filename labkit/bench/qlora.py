@@ -5,7 +5,6 @@ its best rate, with three seeds that also seed the dither. Every QLoRA model is 
 dithered bases and on the base as it is, at the rate that `bench methods` found there.
 """
 
-import argparse
 
 from labkit import env, methods
 from labkit.bench import jobs, qlora_jobs, qlora_report, qlora_values
@@ -24,12 +23,7 @@ CODE = ("bench/qlora", "bench/methods", "bench/qlora_values")  # the record depe
 
 def main(argv):
     """Run what is missing and write data/measurements/qlora.json; without a GPU, a trial, no record."""
-    about = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m labkit bench qlora", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
-    parser.add_argument("--folder", default="out/qlora", help="where jobs leave results, to go on from")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = jobs.options(NAME, __doc__, argv)
     profile = env.profile()
     digest = {**store.data_digest("tickets"), **store.training_digest(), **_code(PARTS)}
     mark = {**digest, "profile": profile}  # a trial's results are no measurement's

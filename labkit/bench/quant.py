@@ -5,7 +5,6 @@ seeds) and on Gaussian matrices. Training is on tickets (three arms: not rounded
 training) and from random weights (ternary against not rounded), each arm at its best learning rate.
 """
 
-import argparse
 import time
 
 from labkit import env
@@ -26,12 +25,7 @@ CODE = ("bench/quant", "bench/quant_values", "bench/quant_time", "bench/quant_tr
 
 def main(argv):
     """Run what is missing and write data/measurements/quant.json; without a GPU, a trial, no record."""
-    about = __doc__.splitlines()[0]
-    parser = argparse.ArgumentParser(prog="python -m labkit bench quant", description=about)
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side on a GPU (large: 4)")
-    parser.add_argument("--folder", default="out/quant", help="where jobs leave results, to go on from")
-    parser.add_argument("--job", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    options = jobs.options(NAME, __doc__, argv)
     profile = env.profile()
     digest = {**store.data_digest("general", *quant_train.FAMILIES),
               **store.code_digest(*(f"labkit/{part}.py" for part in CODE))}  # fmt: skip
