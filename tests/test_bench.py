@@ -18,7 +18,7 @@ def started(monkeypatch):
     """Replace real jobs by ones that are done at once; returns (name, card) of those started, in order."""
     found = []
 
-    def start(bench, name, folder, card):
+    def start(bench, name, folder, card, beside=1):
         found.append((name, card))
         bad = name.startswith("bad")
         (folder / f"{name}.log").write_text("the disk is on fire" if bad else "")

@@ -92,7 +92,7 @@ def world(monkeypatch, tmp_path):
     def job(name):
         return {**pretended(name, made.best), "seconds": 1.0, "peak_bytes": 5}
 
-    def start(bench, name, folder, card):
+    def start(bench, name, folder, card, beside=1):
         made.started.append(name)
         (folder / f"{name}.log").write_text("")
         mark = {**depends(), "profile": made.profile}
@@ -337,7 +337,7 @@ def test_rows_of_withheld_facts_teach_no_answer_of_the_test(small):
 
 @pytest.mark.parametrize("digits", [2, 4])
 def test_test_rows_of_one_length_keep_the_phrasings_of_the_committed_ones(small, digits):
-    rows = data_jobs.test_rows(small_arm(family="arithmetic", digits=digits), data.GPU)
+    rows = data_jobs.test_rows(small_arm(family="arithmetic", digits=digits), {**data.GPU, "rows": None})
     committed = loaded("arithmetic")["test"]["phrasing"]
     assert {row["digits"] for row in rows} == {digits} and len(rows) == 3000
     assert len({row["question"] for row in rows}) == 3000
@@ -345,6 +345,11 @@ def test_test_rows_of_one_length_keep_the_phrasings_of_the_committed_ones(small,
     assert sum(same) / 3000 == 1 if digits == 2 else 0.93 < sum(same) / 3000 < 0.95
     train = {row["calculation"] for row in rows_of(rows=1000, family="arithmetic", digits=digits)}
     assert not train & {row["calculation"] for row in rows}
+
+
+def test_the_test_rows_that_are_scored_hold_every_phrasing():
+    asked, rows = data.GPU["rows"], loaded("tickets")["test"]["phrasing"]
+    assert set(rows[:asked]) == set(rows) and set(rows[:50]) != set(rows)
 
 
 def test_filler_is_as_long_as_the_working_and_the_arms_have_the_same_questions(small):

@@ -100,7 +100,7 @@ def world(monkeypatch, tmp_path):
     def job(name):
         return {**pretended(name, made.best, made.shares), "seconds": 1.0, "peak_bytes": 5}
 
-    def start(bench, name, folder, card):
+    def start(bench, name, folder, card, beside=1):
         made.started.append(name)
         (folder / f"{name}.log").write_text("")
         code = full.main(["--job", name, "--folder", str(folder)])

@@ -54,7 +54,7 @@ def world(monkeypatch, tmp_path):
         forgot = {**general, "general loss": (36 + int(seed)) / 10, "probe": (70 + int(seed)) / 100}
         return {**scores, **costs, **forgot, **cost}
 
-    def start(bench, name, folder, card):
+    def start(bench, name, folder, card, beside=1):
         assert bench == "methods"
         made.started.append(name)
         (folder / f"{name}.log").write_text("Killed")

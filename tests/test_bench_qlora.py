@@ -45,7 +45,7 @@ def world(monkeypatch, tmp_path):
         return {"flags": {way: stats.pack_rows(some) for way, some in flags.items()}, "path": "CUDA graph",
                 "training seconds": 9.0, "peak bytes": 5, "seconds": 1.0}  # fmt: skip
 
-    def start(bench, name, folder, card):
+    def start(bench, name, folder, card, beside=1):
         made.started.append(name)
         (folder / f"{name}.log").write_text("")
         code = qlora.main(["--job", name, "--folder", str(folder)])

@@ -61,7 +61,7 @@ def world(monkeypatch, tmp_path):
         loss += abs(math.log10(float(rate) / made.best)) / 10
         return {"loss": loss, "after": {"int3": 3.0, "int2": 9.0}, "diverged": False, "losses": [], **cost}
 
-    def start(bench, name, folder, card):
+    def start(bench, name, folder, card, beside=1):
         made.started.append(name)
         (folder / f"{name}.log").write_text("")
         code = quant.main(["--job", name, "--folder", str(folder)])

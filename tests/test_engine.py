@@ -157,7 +157,12 @@ def test_blocks_are_the_layers_and_run_as_before_afterwards(tiny):
         assert layers[1]._compiled_call_impl is None
 
 
-def test_compiling_is_for_long_runs():
+def test_compiling_is_for_long_runs_and_for_cards_that_are_shared(monkeypatch):
+    monkeypatch.delenv("LABKIT_BESIDE", raising=False)
+    assert not blocks.worth_compiling(300, 8 * 512)
+    monkeypatch.setenv("LABKIT_BESIDE", "4")  # what one process saves on a shared card, all gain
+    assert blocks.worth_compiling(300, 8 * 512) and not blocks.worth_compiling(60, 8 * 512)
+    monkeypatch.setenv("LABKIT_BESIDE", "1")
     assert not blocks.worth_compiling(300, 8 * 512)
     assert blocks.worth_compiling(300, 32 * 1024) and blocks.worth_compiling(5000, 2048)
 

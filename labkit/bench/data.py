@@ -16,7 +16,7 @@ from labkit.paths import ROOT
 from labkit.records import ledger, store
 
 NAME = "data"
-GPU = {"seeds": (0, 1, 2), "steps": 300, "few": 60, "batch": 8, "length": 512, "rows": None, "shrink": 1,
+GPU = {"seeds": (0, 1, 2), "steps": 300, "few": 60, "batch": 8, "length": 512, "rows": 2000, "shrink": 1,
        "passages": 1000, "generations": data_more.GENERATIONS, "further": 1}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "few": 1, "batch": 1, "length": 512, "rows": 2, "shrink": 1000,
          "passages": 12, "generations": 2, "further": 0}  # fmt: skip

@@ -138,7 +138,7 @@ def smallest(arms):
 
     It matches if the 95% interval of its score minus full's, paired by test row and seed, over phrasings and
     seeds, lies above -1 point (`matches`); all weights match themselves, so it is 1 if nothing else does.
-    With 5,000 rows of 120 phrasings and three seeds such an interval is a point or two wide, so a fraction
+    With 2,000 rows of 120 phrasings and three seeds such an interval is a point or two wide, so a fraction
     may neither be shown to match nor to fall short. Where a smaller fraction is open like that, the smallest
     lies between it and the smallest that is shown to match: then this is the list of both ends, whose spread
     leaves the claim undecided, and that is right. It is one of the fractions tried: the truth may lie

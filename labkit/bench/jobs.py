@@ -50,7 +50,7 @@ def run(bench, names, folder, jobs=1, digest=None):
         while waiting or running:
             while waiting and free:
                 name, card = waiting.pop(0), free.pop(0)
-                running[name] = _start(bench, name, folder, card), card
+                running[name] = _start(bench, name, folder, card, max(1, jobs)), card
             for name, (process, card) in list(running.items()):
                 if process.exitcode is None:
                     continue
@@ -94,11 +94,12 @@ def result_file(folder, name):
     return Path(folder) / f"{name}.json"
 
 
-def _start(bench, name, folder, card):
-    """Start a job; returns its multiprocessing.Process."""
+def _start(bench, name, folder, card, beside):
+    """Start a job that shares its card with so many in all; returns its multiprocessing.Process."""
+    environment = {"LABKIT_BESIDE": str(beside), **os.environ}  # `fit` asks whether compiling pays
     command = ["bench", bench, "--job", name, "--folder", str(folder.resolve())]
     log = folder.resolve() / f"{name}.log"
-    process = _context().Process(target=_work, args=(command, log, card, dict(os.environ)))
+    process = _context().Process(target=_work, args=(command, log, card, environment))
     process.start()
     return process
 

@@ -78,7 +78,7 @@ def base_rate():
     """
     whole = store.read("methods_tickets")
     found = whole and whole["values"]["methods"].get("qlora-r16")
-    budget = {key: qlora_jobs.GPU[key] for key in ("steps", "batch", "length", "rows")}
+    budget = {key: qlora_jobs.GPU[key] for key in ("steps", "batch", "length")}
     if not found or any(whole["values"]["settings"][key] != budget[key] for key in budget):
         raise LabkitError("the rate on the base as it is comes from methods_tickets, which lacks it for this "
                           f"budget, {budget}. Measure it first: python -m labkit bench methods "

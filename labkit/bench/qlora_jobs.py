@@ -9,7 +9,7 @@ from labkit.memory import Setting, measure, predict
 from labkit.methods.four_bit import dequantized, four_bit_of, in_16_bits, merge_into
 from labkit.methods.lora import DEFAULT, adapted
 
-GPU = {"steps": 300, "batch": 8, "length": 512, "rows": None, "whole": 25, "timed": 60,
+GPU = {"steps": 300, "batch": 8, "length": 512, "rows": 2000, "whole": 25, "timed": 60,
        "step batch": 5, "fit": "graph"}  # fmt: skip
 SMOKE = {"steps": 1, "batch": 1, "length": 512, "rows": 2, "whole": 1, "timed": 1,
          "step batch": 1, "fit": "plain"}  # fmt: skip

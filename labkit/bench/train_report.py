@@ -10,7 +10,8 @@ TITLES = {
 }
 NOTE = (
     "A step's price is the difference between a longer and a shorter run: the median of the repeats and "
-    "their range. A whole run was made once: captures and compiling count, preparing the data does not."
+    "their range (one run of torch.compile's whole model and of trl as it comes). A whole run was made once: "
+    "captures and compiling count, preparing the data does not."
 )
 
 
