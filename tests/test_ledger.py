@@ -315,6 +315,9 @@ def test_a_record_that_lacks_some_scores_of_a_claim_leaves_it_open(course):
     )
     course.measure({"a": rows(0.9)})
     assert "  not measured yet; recorded on" in text() and YES in text() and "two" not in text()
+    course.measure({"other": rows(0.9)})  # and one that has none of them names no machine
+    assert text().endswith("\n  not measured yet")
+    assert tables.fill("claims", None).splitlines()[-1].endswith("| not measured yet |")
 
 
 def test_scores_of_different_rows_are_not_paired(course):

@@ -97,6 +97,8 @@ def result_file(folder, name):
 def _start(bench, name, folder, card, beside):
     """Start a job that shares its card with so many in all; returns its multiprocessing.Process."""
     environment = {"LABKIT_BESIDE": str(beside), **os.environ}  # `fit` asks whether compiling pays
+    if beside == 1:  # what is timed alone is not timed through the service that shares a card (NVIDIA's MPS)
+        environment.pop("CUDA_MPS_PIPE_DIRECTORY", None)
     command = ["bench", bench, "--job", name, "--folder", str(folder.resolve())]
     log = folder.resolve() / f"{name}.log"
     process = _context().Process(target=_work, args=(command, log, card, environment))

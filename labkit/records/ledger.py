@@ -182,6 +182,9 @@ def _lines(claim, live):
         lines.append(f"  {judge.MISSING}")
     for name, rows in sources.items():
         said = conclusion(rows) if claim["kind"] == "measured" else claim["kind"]
+        if name == "recorded" and not any(found for _, found, _, _ in rows):
+            lines.append(f"  {said}")  # a record of other methods, say
+            continue
         where = f"recorded on {whole['machine']['device']}" if name == "recorded" else "live, on this machine"
         spread = "; 95% intervals over phrasings and training seeds" if name == "recorded" else ""
         lines += _wrapped(f"{said}; {where}{spread}")

@@ -22,7 +22,7 @@ SYLLABUS = (
     ("13_prompt_rag_or_finetune", "Decide by measurement"),
 )
 # Lessons that stand but whose run on a GPU is still to be recorded; the syllabus says so.
-WAITING = ("01_memory_math", "02_quantization", "05_lora", "06_qlora")
+WAITING = ("01_memory_math", "02_quantization", "03_data", "04_full_finetuning", "05_lora", "06_qlora")
 
 
 def fill(name, lesson):
@@ -157,6 +157,8 @@ def _so_far(claim):
     if whole is None:
         return judge.MISSING
     rows = ledger.judge_all(claim, judge.Recorded(whole))
+    if not any(one for _, one, _, _ in rows):
+        return judge.MISSING
     found = [f"{ledger.value_text(band, one.mean)} {ledger.interval_text(band, one)}"
              for band, one, _, _ in rows[: len(claim["bands"]) or None] if one]  # fmt: skip
     return f"**{ledger.conclusion(rows)}**: {'; '.join(found)} on {whole['machine']['device']}"
