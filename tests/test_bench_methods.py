@@ -496,6 +496,25 @@ def test_a_later_run_with_other_methods_joins_the_record(world):
     assert "labkit/methods/lora.py" in whole["digest"] and whole["seconds"] > before["seconds"]
 
 
+def test_a_method_of_default_size_stands_under_its_short_name_too(world):
+    run(world, "--methods", "lora-r16,lora-r4", "--seeds", "1")
+    scores = record()["scores"]
+    assert set(scores) == {"lora-r16", "lora-r4", "lora"} and scores["lora"] == scores["lora-r16"]
+    assert [methods_report.methods.short(name) for name in ("lora-r16", "lora-r4", "full")] == [
+        "lora", "lora-r4", "full"
+    ]  # fmt: skip
+
+
+def test_the_record_says_how_trainable_weights_and_peaks_go_together(world):
+    run(world, "--methods", "full,lora-r4", "--seeds", "1")
+    assert record()["values"]["rank correlation"] is None  # two methods say nothing
+    correlation = methods_report.correlation
+    assert correlation([1, 2, 3], [10, 20, 21]) == pytest.approx(1)
+    assert correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+    assert correlation([1, 2, 2, 4], [1, 3, 5, 5]) == pytest.approx(0.8333, abs=1e-4)
+    assert correlation([1, 2, 3], [7, 7, 7]) is None
+
+
 @pytest.fixture
 def ledger_of(monkeypatch):
     """`ledger_of(c=0.9, d=0.5)` makes these all the claims, with bands at these floors; the record counts."""

@@ -7,6 +7,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from labkit import base_model, env, methods, tasks
 from labkit.bench import byod, families
 from labkit.errors import LabkitError
@@ -192,15 +194,27 @@ def _write(settings, profile, values, scores, claims, failed):
     except LabkitError:
         before = kept(settings, profile, [*names, *failed])
     entries = {**(before["values"]["methods"] if before else {}), **values["methods"]}
+    scores = {**(before["scores"] if before else {}), **scores}
+    order = correlation([one["trainable"] for one in entries.values()],
+                        [one["peak bytes"] for one in entries.values()])  # fmt: skip
     return store.write(
         record_name(task), profile, seed=settings["seeds"][0],
         seconds=sum(found["seconds of all jobs"] for found in entries.values()),
         peak_bytes=max(found["peak bytes"] for found in entries.values()),
-        values={**values, "methods": entries},
-        scores={**(before["scores"] if before else {}), **scores},
+        values={**values, "methods": entries, "rank correlation": order},
+        scores=scores | {methods.short(name): found for name, found in scores.items()},  # claims say `ia3`
         digest=digest(task, entries),
         claims=ledger.merged(claims, before and before["claims"]),
     )  # fmt: skip
+
+
+def correlation(first, second):
+    """Spearman's rank correlation of two lists of numbers, equal ones sharing a rank; None where it says nothing."""
+    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
+        return None
+    ranks = [np.unique(each, return_inverse=True, return_counts=True)[1:] for each in (first, second)]
+    ranks = [(np.cumsum(count) - (count - 1) / 2)[place] for place, count in ranks]
+    return float(np.corrcoef(ranks)[0, 1])
 
 
 # ---- the table ------------------------------------------------------------------------------------------

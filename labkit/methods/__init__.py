@@ -107,6 +107,13 @@ def find(name):
     raise LabkitError(f"there is no method {name!r}. There are: {', '.join(known())}")
 
 
+def short(name):
+    """The name without its number where that is the default: `lora` of `lora-r16`; else the name itself."""
+    kind = name.rpartition("-")[0]
+    same = any(one.name == kind and one.default and one.read(kind).name == name for one in _kinds())
+    return kind if same else name
+
+
 def known():
     """How the methods are named, sorted: `full`, `lora-rN (lora is lora-r16)`."""
     return sorted(map(str, _kinds()))
