@@ -25,14 +25,14 @@ ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 def check_attention(model, length, pack=True):
     """Raise LabkitError unless rows of at most `length` tokens can be kept apart in this model.
 
-    Its attention must be SDPA, the one kind that obeys `Batch.mask`; soft prompts shift positions, and layers
-    with a state of their own know no mask at all; and the mask knows no window.
+    Its attention must be SDPA, the one kind that obeys `Batch.mask`; peft's soft prompts shift positions, and
+    layers with a state of their own know no mask at all; and the mask knows no window.
     """
     adapter = getattr(model, "active_peft_config", None)
-    if getattr(adapter, "is_prompt_learning", False):
+    if getattr(adapter, "is_prompt_learning", False) and not getattr(model, "prompt_ids", None):
         raise LabkitError(
-            f"fit cannot train soft prompts ({adapter.peft_type.value}): they put tokens before each row. "
-            "Use trl's SFTTrainer, without packing"
+            f"fit cannot train soft prompts of peft ({adapter.peft_type.value}): they come before a packed "
+            "row, not before each row in it. Use labkit.methods.soft_prompts, or trl's SFTTrainer, unpacked"
         )
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - ATTENTION

@@ -19,7 +19,7 @@ from labkit.train.attention import check_attention
 from labkit.train.best import Best
 from labkit.train.blocks import worth_compiling
 from labkit.train.engine import engine
-from labkit.train.packing import collate, in_order, plan, room_for
+from labkit.train.packing import collate, in_order, longest_line, plan, room_for
 from labkit.train.rows import encode_all
 from labkit.train.run import Run
 from labkit.train.schedule import check_schedule, rate
@@ -63,21 +63,26 @@ def fit(
     names a file from which a killed run goes on, and which a finished run deletes. `precision` is
     chosen by the hardware unless given. On a CUDA card a step is captured as a CUDA graph and replayed,
     unless `fast` is False or something stands in the way, which is printed; `compile` compiles the model's
-    blocks, by default where a run is long enough to gain by it. Raises LabkitError for rows that cannot be
-    trained on, a loss that is not finite, and CUDA out of memory.
+    blocks, by default where a run is long enough to gain by it. `prompt_ids` of the model, the words of a
+    soft prompt, come before each row on top of `length`, so that a step has the same rows with and without.
+    Raises LabkitError for rows that cannot be trained on, a loss that is not finite, and CUDA out of memory.
     """
     settings = {name: value for name, value in locals().items() if name not in _NOT_SETTINGS}
     check_schedule(schedule, warmup, steps)
-    encoded = encode_all(rows, tokenizer, length, prompt_loss_weight)
-    held_out = encode_all(validation, tokenizer, length) if validation is not None else None
+    soft = getattr(model, "prompt_ids", ())
+    encoded = encode_all(rows, tokenizer, length, prompt_loss_weight, soft)
+    held_out = encode_all(validation, tokenizer, length, 0.0, soft) if validation is not None else None
     on = next(model.parameters()).device
     precision = precision or env.precision(on)
     trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    bins = plan([len(row) - len(soft) for row in encoded], batch, length, seed, pack)
+    if soft:
+        bins = list(islice(bins, steps * accumulate))
+        length = longest_line(encoded, bins, at_least=length + len(soft))
     check_attention(model, length, pack)
     if not trainable:
         raise LabkitError("no weight of this model requires a gradient: there is nothing to train")
     mark = checkpoints.fingerprint(encoded, settings, trainable)
-    bins = plan([len(row) for row in encoded], batch, length, seed, pack)
     obstacle = "not wanted"
     if fast:
         obstacle = graphs.obstacle(model, on, precision, gradient_checkpointing, pack, steps)

@@ -159,6 +159,12 @@ def room_for(encoded, plans):
     return _rounded_up(counted, 256), _rounded_up(boundaries, 64)
 
 
+def longest_line(encoded, plans, at_least):
+    """Tokens of the longest packed row of these lists of bins, rounded up like `room_for`."""
+    longest = max(sum(len(encoded[number]) for number in line) for bins in plans for line in bins)
+    return _rounded_up(max(longest, at_least), 64)
+
+
 def _rounded_up(count, least):
     """The next multiple of `least`, or of an eighth of the power of two below `count` if that is more."""
     step = max(least, 2 ** (count.bit_length() - 1) // 8)

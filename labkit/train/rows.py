@@ -25,10 +25,11 @@ def encode(row, tokenizer, prompt_loss_weight=0.0):
     return _encoded([row], tokenizer, prompt_loss_weight)[0]
 
 
-def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0):
+def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0, prompt_ids=()):
     """Encode every row; raise LabkitError naming the first that cannot be trained on.
 
-    `length` is the packed row length in tokens, which no row may exceed.
+    `length` is the packed row length in tokens, which no row may exceed. `prompt_ids`, the words of a soft
+    prompt, come before each row, and count neither in its length nor in the loss.
     """
     if isinstance(rows, dict):  # a DatasetDict is one
         names = ", ".join(map(repr, rows))
@@ -41,15 +42,17 @@ def encode_all(rows, tokenizer, length, prompt_loss_weight=0.0):
     faults = (number for number, row in enumerate(rows) if _fault(row))
     sound = next(faults, len(rows))  # rows before the first fault may have a fault that only tokens show
     encoded = _encoded(rows[:sound], tokenizer, prompt_loss_weight) if sound else []
+    soft, nothing = list(prompt_ids), [0.0] * len(prompt_ids)
+    encoded = [Encoded(soft + one.ids, nothing + one.weights) for one in encoded]
     for number, (row, one) in enumerate(zip(rows, encoded, strict=False)):
         if sum(one.weights[1:]) == 0 or _says_nothing(row["completion"]):
             raise LabkitError(
                 f"row {number} has no answer tokens to learn from: its completion is {row['completion']!r}"
             )
-        if len(one) > length:
+        if (size := len(one) - len(soft)) > length:
             raise LabkitError(
-                f"row {number} has {len(one)} tokens, more than the packed row length of {length}. "
-                f"Pass length={-(-len(one) // 64) * 64} to fit, or shorten or drop the row"
+                f"row {number} has {size} tokens, more than the packed row length of {length}. "
+                f"Pass length={-(-size // 64) * 64} to fit, or shorten or drop the row"
             )
     if sound < len(rows):
         raise LabkitError(f"row {sound} {_fault(rows[sound])}")
