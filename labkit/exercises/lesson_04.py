@@ -34,13 +34,14 @@ def draw_step(seed):
 
 def _step(first=lambda m, beta, t: m / (1 - beta**t), second=lambda v, beta, t: v / (1 - beta**t),
           over=lambda m, v, eps: m / (math.sqrt(v) + eps), shrink=lambda w, lr, decay: lr * decay * w,
-          coupled=False, sign=-1, square=lambda g: g * g, corrected=False):  # fmt: skip
+          coupled=False, sign=-1, square=lambda g: g * g, corrected=False,
+          take=lambda beta: 1 - beta):  # fmt: skip
     """adamw_step with one part done otherwise."""
 
     def function(w, g, m, v, t, lr, decay, beta1, beta2, eps):
         if coupled:
             g = g + decay * w
-        m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * square(g)
+        m, v = beta1 * m + take(beta1) * g, beta2 * v + take(beta2) * square(g)
         m_hat, v_hat = first(m, beta1, t), second(v, beta2, t)
         loss_of_size = 0.0 if coupled else shrink(w, lr, decay)
         new = w + sign * lr * over(m_hat, v_hat, eps) - loss_of_size
@@ -54,6 +55,13 @@ def _kept(moment, beta, t):
 
 
 adamw_step = _step()
+
+
+def _efficient(w, g, m, v, t, lr, decay, beta1, beta2, eps):
+    """The faster order of Kingma and Ba (section 2), which wants eps times the root of 1 - beta2**t."""
+    m, v = beta1 * m + (1 - beta1) * g, beta2 * v + (1 - beta2) * g * g
+    size = lr * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+    return [w - size * m / (math.sqrt(v) + eps) - lr * decay * w, m, v]
 
 
 def _swapped(w, g, m, v, t, lr, decay, beta1, beta2, eps):
@@ -70,7 +78,7 @@ register(Exercise(
     stub=STEP_STUB,
     draw=draw_step,
     reference=adamw_step,
-    compare=close(1e-9, 1e-12),
+    compare=close(1e-6, 1e-6),
     mistakes=(
         Mistake("no bias correction", _step(first=_kept, second=_kept),
                 "no bias correction: divide m and v by 1 - beta**t"),
@@ -80,6 +88,10 @@ register(Exercise(
                 "v is corrected and m is not: both begin at 0"),
         Mistake("decay in the gradient", _step(coupled=True),
                 "the decay went into g, and so into m and v: that is Adam with L2"),
+        Mistake("efficient form", _efficient,
+                "this order wants eps scaled too: divide m and v first"),
+        Mistake("sums", _step(take=lambda beta: 1),
+                "these are sums, not averages: 1 - beta is missing"),
         Mistake("eps inside the root", _step(over=lambda m, v, eps: m / math.sqrt(v + eps)),
                 "eps is inside the root: add it after"),
         Mistake("no root", _step(over=lambda m, v, eps: m / (v + eps)),
@@ -158,6 +170,9 @@ register(Exercise(
                 "this does not get down to 0: decay over steps - ramp"),
         Mistake("one ahead", _rate(down=lambda step, steps, ramp: 1 - (step + 1 - ramp) / (steps - ramp)),
                 "the decay is a step ahead: step `ramp` still has the peak"),
+        Mistake("one step more", lambda step, steps, ramp, peak: peak * (step + 1) / ramp if step <= ramp
+                else learning_rate(step, steps, ramp, peak),
+                "the ramp is a step too long: step `ramp` has the peak"),
         Mistake("no decay", _rate(down=lambda step, steps, ramp: 1.0),
                 "this stays at the peak: the decay is missing"),
         Mistake("no ramp", _rate(up=lambda step, ramp: 1.0),
@@ -389,7 +404,7 @@ register(Exercise(
     stub=SUM_STUB,
     draw=draw_sum,
     reference=accumulated,
-    compare=close(1e-9, 1e-12),
+    compare=close(1e-6, 1e-6),
     mistakes=(
         Mistake("mean of means", _accumulated(weigh=lambda n: 1, divide=len),
                 "a mean of means: tokens of short batches weigh more"),
@@ -499,6 +514,9 @@ register(Exercise(
                 "keeps weights from after the stop: they were never trained"),
         Mistake("no stop", lambda train, validation, patience: early_stop(train, validation, 10**9),
                 "never stops: count validations without a new best"),
+        Mistake("ran from 0", lambda train, validation, patience:
+                [early_stop(train, validation, patience)[0] - 1, early_stop(train, validation, patience)[1]],
+                "this counts validations from 0: after index i, i + 1 ran"),
         Mistake("from 1", _stop(kept=lambda i, best_at, validation: best_at + 1),
                 "the index is counted from 0"),
     ),
