@@ -16,6 +16,7 @@ BENCHES = {
     "data": "labkit.bench.data",
     "lora": "labkit.bench.lora",
     "qlora": "labkit.bench.qlora",
+    "inference": "labkit.bench.inference",
     "families": "labkit.bench.families",
     "form-json": "labkit.bench.form_json",
     "byod": "labkit.bench.byod",
