@@ -139,8 +139,8 @@ def test_tables_have_a_row_for_each_arm_and_a_column_for_each_regime(world, caps
     assert sorted(["base", *shown]) == sorted(RATIOS)
     assert len(adapters) == 3 + 7 + 2 and len(prompts) == 3 + 4 + 2 and len(sizes) == 2 + 11 + 2
     assert adapters[0].split("|")[2:-1] == [
-        " forward, 1 x 16 ", " forward, 32 x 1,024 ", " 64 answer tokens from 1 prompt of 200 ",
-        " 64 answer tokens from 32 prompts of 200 "]  # fmt: skip
+        " forward, 1 x 16 ", " forward, 32 x 1,024 ", " 32 answer tokens from 1 prompt of 200 ",
+        " 32 answer tokens from 32 prompts of 200 "]  # fmt: skip
     assert adapters[2].startswith("| the base alone | 30.0 ms |")
     assert "A prompt of 100 tokens" in prompts[-1]
     assert "| bottlenecks (Houlsby) | 33 | 3.300% | 0.00 MB |" in sizes

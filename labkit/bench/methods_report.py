@@ -209,7 +209,7 @@ def _write(settings, profile, values, scores, claims, failed):
 
 
 def correlation(first, second):
-    """Spearman's rank correlation of two lists of numbers, equal ones sharing one; None where it says nothing."""
+    """Spearman's rank correlation of two lists, equal numbers sharing a rank; None where it says nothing."""
     if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
         return None
     ranks = [np.unique(each, return_inverse=True, return_counts=True)[1:] for each in (first, second)]
