@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from statistics import median
 
 from labkit.exercises.spec import Exercise, Mistake, close, exact, register
 
@@ -72,6 +73,10 @@ register(Exercise(
     mistakes=(
         Mistake("pad by id", _after(lambda labels, ids, pad: [-100 if i == pad else i for i in labels]),
                 "the stop token is masked: it has the pad's id, mask by place"),
+        Mistake("collator", _after(lambda labels, ids, pad: [-100 if i == pad else i for i in ids]),
+                "masks the pad's id only: stop tokens go, the prompt counts"),
+        Mistake("ids", _after(lambda labels, ids, pad: list(ids)),
+                "labels are the ids: -100 on the prompt and on the padding"),
         Mistake("prompt unmasked", _labels(lambda prompt, answer, room, pad: prompt + answer + [-100] * room),
                 "takes the loss on the prompt too: -100 there"),
         Mistake("shifted left", _after(lambda labels, ids, pad: labels[1:] + [-100]),
@@ -136,11 +141,15 @@ def _weighted(weights=lambda answer, weight: 1.0 if answer else weight,
 prompt_weighted = _weighted()
 
 
-def _means(nll, is_answer, weight):
-    """The mean of the answer plus `weight` times the mean of the prompt."""
-    parts = {kind: [value for value, answer in zip(nll, is_answer, strict=True) if answer == kind]
-             for kind in (True, False)}  # fmt: skip
-    return sum(parts[True]) / len(parts[True]) + weight * sum(parts[False]) / len(parts[False])
+def _means(together):
+    """prompt_weighted by `together(mean of the answer, mean of the prompt, weight)`."""
+
+    def function(nll, is_answer, weight):
+        parts = {kind: [value for value, answer in zip(nll, is_answer, strict=True) if answer == kind]
+                 for kind in (True, False)}  # fmt: skip
+        return together(_mean(parts[True]), _mean(parts[False]), weight)
+
+    return function
 
 
 register(Exercise(
@@ -160,7 +169,12 @@ register(Exercise(
         Mistake("answer tokens", _weighted(divisor=lambda weights, is_answer: sum(is_answer)),
                 "divides by the answer tokens only: prompt weights count too"),
         Mistake("sum", _weighted(divisor=lambda weights, is_answer: 1), "this is the sum: a mean was asked"),
-        Mistake("two means", _means, "adds two means: weigh tokens, then take one mean"),
+        Mistake("two means", _means(lambda a, p, w: a + w * p),
+                "adds two means: weigh tokens, then take one mean"),
+        Mistake("blend", _means(lambda a, p, w: (1 - w) * a + w * p),
+                "blends two means with 1 - w and w: weigh each token instead"),
+        Mistake("mean of means", _means(lambda a, p, w: (a + w * p) / (1 + w)),
+                "a weighted mean of two means: long prompts must weigh more"),
         Mistake("turned around", _weighted(lambda answer, weight: weight if answer else 1.0,
                 lambda weights, is_answer: sum(weights) or 1),
                 "the weight is on the answer: it belongs to the prompt"),
@@ -202,6 +216,16 @@ def _packed(look=lambda i, j, same: same and j <= i, position=lambda inside, pla
 
 packed = _packed()
 
+
+def _same(got, want):
+    """As `exact`, but 0 and 1 do for False and True."""
+    if isinstance(want, bool):
+        return type(got) in (bool, int) and got == want
+    if isinstance(want, list | tuple):
+        return type(got) is type(want) and len(got) == len(want) and all(map(_same, got, want))
+    return exact(got, want)
+
+
 register(Exercise(
     id="03.3",
     title="Packed rows that do not see each other",
@@ -212,7 +236,7 @@ register(Exercise(
     stub=PACKED_STUB,
     draw=draw_packed,
     reference=packed,
-    compare=exact,
+    compare=_same,
     mistakes=(
         Mistake("plain causal", _packed(lambda i, j, same: j <= i),
                 "rows see each other: a token may look at its own row only"),
@@ -220,6 +244,8 @@ register(Exercise(
                 "positions run on: they start again at 0 in every row"),
         Mistake("both", _packed(lambda i, j, same: j <= i, lambda inside, place: place),
                 "this is one long row: neither mask nor positions are per row"),
+        Mistake("inverted", _packed(lambda i, j, same: not (same and j <= i)),
+                "the mask is inverted: True where a token may look"),
         Mistake("whole row", _packed(lambda i, j, same: same),
                 "a token sees later ones of its row: j <= i is missing"),
         Mistake("turned around", _packed(lambda i, j, same: same and j >= i),
@@ -247,19 +273,21 @@ def leaked(train, test, limit):
 
 
 def draw_leaked(seed):
-    """Copies, near copies, a part of a long text, turned words, doubles in test, and a pair at the limit."""
+    """Copies, near copies, parts of texts, words in another order, doubles in test, a pair at the limit."""
     r = random.Random(seed)
     inputs = []
     for _ in range(4):
         letters = "bcdfgklmnprst"
         words = sorted({r.choice(letters) + r.choice("aeiou") + r.choice(letters) + r.choice("aeiou")
                         for _ in range(200)})  # fmt: skip
-        words = r.sample(words, 48)
+        words = r.sample(words, 64)
         take = lambda count, words=words: [words.pop() for _ in range(count)]  # noqa: E731
-        one, long, six, whole, (q, s) = take(6), take(10), take(6), take(5), take(2)
-        train = [one, long, [q, s, q, s, q, s], six, whole]
-        test = [[word.upper() for word in one], long[:4], [q, s, q, *take(1)], [*six[:4], *take(1)], whole,
-                one[::-1]]  # fmt: skip
+        one, long, six, copied, (q, s) = take(6), take(10), take(6), take(5), take(2)
+        cut, mixed = take(8), take(7)
+        train = [one, long, [q, s, q, s, q, s], six, copied, cut, mixed]
+        test = [[word.upper() for word in one], long[:4], [q, s, q, *take(1)], [*six[:4], *take(1)], copied,
+                cut[1:], one[::-1], mixed[::2] + mixed[1::2],
+                [first + second for first, second in zip(one[::2], one[1::2], strict=True)]]  # fmt: skip
         test += [take(5)] * 2
         texts = [[" ".join(words) for words in part] for part in (train, test)]
         for part in texts:
@@ -295,6 +323,11 @@ def _counted(text):
     return Counter(zip(words, words[1:], strict=False))
 
 
+def _side_by_side(text):
+    words = text.lower().split()
+    return set(zip(words[::2], words[1::2], strict=False))
+
+
 register(Exercise(
     id="03.4",
     title="Near duplicates across splits",
@@ -318,6 +351,12 @@ register(Exercise(
                 "upper and lower case differ here: take the text in lower case"),
         Mistake("words", _leaked(lambda text: set(text.lower().split())),
                 "compares sets of words: pairs of neighbours keep the order"),
+        Mistake("side by side", _leaked(_side_by_side),
+                "pairs do not overlap: every word begins one, but the last"),
+        Mistake("characters", _leaked(lambda text: set(zip(text.lower(), text.lower()[1:], strict=False))),
+                "compares pairs of characters: split the text into words first"),
+        Mistake("unordered", _leaked(lambda text: {frozenset(pair) for pair in _pairs(text)}),
+                "pairs without an order: (a, b) and (b, a) are different"),
         Mistake("above", _leaked(reaches=lambda value, limit: value > limit),
                 "misses texts at the limit itself: >= was asked for"),
         Mistake("containment", _leaked(alike=lambda a, b: len(a & b) / min(len(a), len(b))),
@@ -332,11 +371,12 @@ register(Exercise(
 # ---------------------------------------------------------------- 03.5 split_by_group
 
 SPLIT_STUB = '''\
-def split_by_group(groups, least):
+def split_by_group(groups, order, least):
     """Split rows so that no group is on both sides: paraphrases of one sentence belong together.
 
-    groups: list of str, the group of each row. Test takes whole groups in alphabetical order until it has at
-    least `least` rows. Returns (train, test), a tuple of two lists of places in groups, ascending.
+    groups: list of str, the group of each row; order: list of str, each group once. Test takes whole groups
+    in this order until it has at least `least` rows. Returns (train, test), a tuple of two lists of places
+    in groups, ascending.
     """
     raise NotImplementedError
 '''
@@ -347,48 +387,53 @@ def draw_split(seed):
     r = random.Random(seed)
     inputs = []
     for number in range(5):
-        names = sorted(r.sample("abcdefghkmnp", 6))
-        sizes = [r.randint(2, 5) for _ in names]
-        groups = [name for name, size in zip(names, sizes, strict=True) for _ in range(size)]
-        while groups[0] == names[0] or list(dict.fromkeys(groups))[:2] == names[:2]:
-            r.shuffle(groups)
+        names = r.sample("abcdefghkmnp", 6)
+        sizes = {name: r.randint(2, 5) for name in names}
+        groups = [name for name in names for _ in range(sizes[name])]
+        r.shuffle(groups)
+        # Neither the alphabet nor the rows begin with the same two groups as `order`.
+        while set(names[:2]) in (set(sorted(names)[:2]), set(list(dict.fromkeys(groups))[:2])):
+            r.shuffle(names)
         # Two groups and a bit, or exactly two: then a third would be one too many.
-        inputs.append((groups, sum(sizes[:2]) + (1 if number else 0)))
+        inputs.append((groups, names, sizes[names[0]] + sizes[names[1]] + (1 if number else 0)))
     return inputs
 
 
-def _split(ordered=lambda groups: sorted(set(groups)), enough=lambda taken, rows, least: rows >= least):
-    def function(groups, least):
+def _split(ordered=lambda groups, order: order, enough=lambda taken, rows, least: rows >= least):
+    def function(groups, order, least):
         held = []
-        for name in ordered(groups):
+        for name in ordered(groups, order):
             if enough(held, sum(group in held for group in groups), least):
                 break
             held.append(name)
-        places = range(len(groups))
-        return [i for i in places if groups[i] not in held], [i for i in places if groups[i] in held]
+        return _sides(groups, held)
 
     return function
+
+
+def _sides(groups, held):
+    places = range(len(groups))
+    return [i for i in places if groups[i] not in held], [i for i in places if groups[i] in held]
 
 
 split_by_group = _split()
 
 
-def _cut(groups, least):
+def _cut(groups, order, least):
     """Groups in order, the last one cut where test has enough rows."""
-    test = sorted(sorted(range(len(groups)), key=lambda i: groups[i])[:least])
+    test = sorted(sorted(range(len(groups)), key=lambda i: order.index(groups[i]))[:least])
     return [i for i in range(len(groups)) if i not in test], test
 
 
-def _some(groups, least):
+def _some(groups, order, least):
     """By group, but the one that would overshoot is left out."""
-    held, rows = [], 0
-    for name, count in sorted(Counter(groups).items()):
-        if rows + count > least:
+    held, count = [], 0
+    for name in order:
+        if count + groups.count(name) > least:
             break
         held.append(name)
-        rows += count
-    places = range(len(groups))
-    return [i for i in places if groups[i] not in held], [i for i in places if groups[i] in held]
+        count += groups.count(name)
+    return _sides(groups, held)
 
 
 register(Exercise(
@@ -403,19 +448,21 @@ register(Exercise(
     reference=split_by_group,
     compare=exact,
     mistakes=(
-        Mistake("by row", lambda groups, least: (list(range(least, len(groups))), list(range(least))),
+        Mistake("by row", lambda groups, order, least: (list(range(least, len(groups))), list(range(least))),
                 "splits rows, so groups are on both sides: move whole groups"),
         Mistake("cut", _cut, "cuts the last group in two: it goes to test as a whole"),
         Mistake("too few", _some, "test has too few rows: the last group may overshoot"),
         Mistake("one too many", _split(enough=lambda held, rows, least: rows > least),
                 "takes a group more than needed: stop once test has `least`"),
-        Mistake("order of rows", _split(lambda groups: list(dict.fromkeys(groups))),
-                "takes groups as they come: in alphabetical order was asked"),
-        Mistake("from the end", _split(lambda groups: sorted(set(groups), reverse=True)),
-                "takes groups from the end of the alphabet"),
+        Mistake("order of rows", _split(lambda groups, order: list(dict.fromkeys(groups))),
+                "takes groups as the rows come: take them as `order` says"),
+        Mistake("alphabet", _split(lambda groups, order: sorted(order)),
+                "takes groups by the alphabet: take them as `order` says"),
+        Mistake("from the end", _split(lambda groups, order: order[::-1]),
+                "takes groups from the end of `order`"),
         Mistake("groups", _split(enough=lambda held, rows, least: len(held) >= least),
                 "counts groups: `least` is a number of rows"),
-        Mistake("swapped", lambda groups, least: split_by_group(groups, least)[::-1],
+        Mistake("swapped", lambda groups, order, least: split_by_group(groups, order, least)[::-1],
                 "train and test are swapped"),
     ),
 ))
@@ -435,19 +482,21 @@ def reported(runs):
 
 
 def draw_reported(seed):
-    """Three rates, three seeds: another rate wins on test, and another one has the best single run."""
+    """Six rates, three seeds: others win on test, by a single run, or by the median."""
     r = random.Random(seed)
     inputs = []
     for _ in range(4):
-        rates = [3e-4, 1e-3, 3e-3, 1e-2]
+        rates = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
         r.shuffle(rates)
-        steady, lucky, tested, poor = rates
+        steady, lucky, tested, middling, fluke, poor = rates
         noise = lambda: r.uniform(-0.01, 0.01)  # noqa: E731
         runs = []
         for seed_of_run in range(3):
             best = seed_of_run == 1
-            scores = {steady: (0.80, 0.70 + 0.04 * seed_of_run), lucky: (0.95 if best else 0.55, 0.66),
-                      tested: (0.70, 0.85), poor: (0.40, 0.45)}  # fmt: skip
+            scores = {steady: (0.80 - 0.03 * seed_of_run, 0.70 + 0.04 * seed_of_run),
+                      lucky: (0.95 if best else 0.55, 0.66), tested: (0.70, 0.85),
+                      middling: (0.45 if best else 0.86, 0.60), fluke: (0.60, 0.98 if best else 0.40),
+                      poor: (0.40, 0.45)}  # fmt: skip
             runs += [{"rate": rate, "seed": seed_of_run, "validation": round(val + noise(), 4),
                       "test": round(test + noise(), 4)} for rate, (val, test) in scores.items()]  # fmt: skip
         r.shuffle(runs)
@@ -459,23 +508,33 @@ def _mean(values):
     return sum(values) / len(values)
 
 
-def _reported(choose_by="validation", give="test", best=max):
+def _reported(choose_by="validation", give="test", best=max, over=_mean, report=_mean):
+    """Choose a rate by one number over seeds, report another."""
+
     def function(runs):
-        rates = sorted({run["rate"] for run in runs})
-        chosen = best(rates, key=lambda rate: _mean([r[choose_by] for r in runs if r["rate"] == rate]))
-        return _mean([run[give] for run in runs if run["rate"] == chosen])
+        by_rate = _gathered(runs, "rate")
+        chosen = best(sorted(by_rate), key=lambda rate: over([run[choose_by] for run in by_rate[rate]]))
+        return report([run[give] for run in by_rate[chosen]])
 
     return function
+
+
+def _gathered(runs, name):
+    return {value: [run for run in runs if run[name] == value] for value in {run[name] for run in runs}}
 
 
 reported = _reported()
 
 
-def _best_seed(runs):
-    """The best rate's test score with its best seed."""
-    rates = sorted({run["rate"] for run in runs})
-    chosen = max(rates, key=lambda rate: _mean([r["validation"] for r in runs if r["rate"] == rate]))
-    return max(run["test"] for run in runs if run["rate"] == chosen)
+def _highest(name):
+    return lambda runs: max(runs, key=lambda run: run[name])
+
+
+def _chosen_seed(runs):
+    """The best rate's test score with the seed that is best on validation."""
+    by_rate = _gathered(runs, "rate").values()
+    chosen = max(by_rate, key=lambda some: _mean([run["validation"] for run in some]))
+    return _highest("validation")(chosen)["test"]
 
 
 register(Exercise(
@@ -492,17 +551,24 @@ register(Exercise(
     mistakes=(
         Mistake("best on test", _reported("test"),
                 "chooses by test: then test is no longer unseen"),
+        Mistake("best run on test", _reported("test", over=max),
+                "a lucky run on test chose this rate: choose on validation"),
         Mistake("highest test", lambda runs: max(run["test"] for run in runs),
                 "the highest test score of any run: choose on validation"),
         Mistake("validation", _reported(give="validation"),
                 "reports the validation score, which was used to choose"),
-        Mistake("best run", lambda runs: max(runs, key=lambda run: run["validation"])["test"],
+        Mistake("best run", lambda runs: _highest("validation")(runs)["test"],
                 "the best single run: rates are compared by means over seeds"),
-        Mistake("rate of the best run", lambda runs: _mean([
-                run["test"] for run in runs
-                if run["rate"] == max(runs, key=lambda run: run["validation"])["rate"]]),
+        Mistake("rate of the best run", _reported(over=max),
                 "a lucky seed chose this rate: compare means over seeds"),
-        Mistake("best seed", _best_seed, "the best seed of the right rate: report the mean over seeds"),
+        Mistake("median", _reported(over=median), "compares medians over seeds: the mean was asked for"),
+        Mistake("best seed", _reported(report=max),
+                "the best seed of the right rate: report the mean over seeds"),
+        Mistake("chosen seed", _chosen_seed,
+                "the right rate, but one seed chosen on validation: take all"),
+        Mistake("rate per seed", lambda runs: _mean([
+                _highest("validation")(some)["test"] for some in _gathered(runs, "seed").values()]),
+                "chooses a rate for each seed: one rate for all seeds"),
         Mistake("all", lambda runs: _mean([run["test"] for run in runs]),
                 "the mean over all rates: only the chosen one counts"),
         Mistake("lowest", _reported(best=min), "takes the worst rate: higher is better"),
