@@ -1,0 +1,382 @@
+"""Exercises of lesson 08: a prefix's weights, a prompt's place, targets and words, bytes in the cache."""
+
+import math
+import random
+
+from labkit.exercises.spec import Exercise, Mistake, close, exact, register
+
+# ---------------------------------------------------------------- 08.1 prefix_weights
+
+PREFIX_STUB = '''\
+def prefix_weights(n, layers, heads, kv_heads, head_dim):
+    """Weights that prefix tuning trains: n learned keys and values in every layer, without an encoder.
+
+    heads: query heads of a layer; kv_heads: key and value heads, which groups of query heads share. Each
+    head is head_dim wide. Returns an int.
+    """
+    raise NotImplementedError
+'''
+
+
+def draw_prefix(seed):
+    """This course's base, and others whose query heads share keys."""
+    r = random.Random(seed)
+    inputs = [(100, 30, 9, 3, 64)]
+    for _ in range(4):
+        kv = r.choice((2, 4, 8))
+        heads = kv * r.choice((3, 4, 8))
+        inputs.append((r.randint(5, 200), r.randint(12, 80), heads, kv, r.choice((80, 128))))
+    return inputs
+
+
+def prefix_weights(n, layers, heads, kv_heads, head_dim):
+    """Keys and values of n places in every layer."""
+    return n * layers * 2 * kv_heads * head_dim
+
+
+register(Exercise(
+    id="08.1",
+    title="Weights of a prefix",
+    points=2,
+    difficulty=2,
+    minutes=6,
+    hint="What does one token leave in the cache of one layer?",
+    stub=PREFIX_STUB,
+    draw=draw_prefix,
+    reference=prefix_weights,
+    compare=exact,
+    mistakes=(
+        Mistake("query heads", lambda n, layers, heads, kv, d: n * layers * 2 * heads * d,
+                "counts query heads: keys and values have kv_heads"),
+        Mistake("keys only", lambda n, layers, heads, kv, d: n * layers * kv * d,
+                "counts keys or values: a prefix has both"),
+        Mistake("one layer", lambda n, layers, heads, kv, d: n * 2 * kv * d,
+                "counts one layer: every layer has a prefix of its own"),
+        Mistake("embeddings", lambda n, layers, heads, kv, d: n * heads * d,
+                "this is prompt tuning: n embeddings at the input"),
+        Mistake("one head", lambda n, layers, heads, kv, d: n * layers * 2 * d,
+                "counts one head: there are kv_heads"),
+        Mistake("queries too", lambda n, layers, heads, kv, d: n * layers * (heads + 2 * kv) * d,
+                "a prefix asks nothing: it has keys and values, no queries"),
+        Mistake("one place", lambda n, layers, heads, kv, d: layers * 2 * kv * d,
+                "counts one place of the prefix: there are n"),
+    ),
+))
+
+# ---------------------------------------------------------------- 08.2 add_prompt
+
+ADD_STUB = '''\
+def add_prompt(ids, mask, prompt):
+    """Rows padded on the left, with a soft prompt before the text of each, as a model must get them.
+
+    ids: rows of token ids, equally long. mask: rows alike, 1 on text and 0 on padding, which is on the left
+    only; the id of the padding may occur in the text too. prompt: the ids of the soft prompt.
+    Returns (ids, mask): new rows, each longer by the prompt, whose words directly precede the text.
+    """
+    raise NotImplementedError
+'''
+
+
+def draw_add(seed):
+    """Rows of different lengths, the first with padding; 0 pads, and occurs inside of texts too."""
+    r = random.Random(seed)
+    inputs = []
+    for _ in range(5):
+        width, count = r.randint(6, 9), r.randint(3, 4)
+        padding = [r.randint(1, 2), 0, *(r.randint(3, width - 3) for _ in range(count - 2))]
+        ids, mask = [], []
+        for size in padding:
+            text = [r.randint(1, 90) for _ in range(width - size)]
+            text[1] = 0
+            ids.append([0] * size + text)
+            mask.append([0] * size + [1] * len(text))
+        inputs.append((ids, mask, list(range(100, 100 + r.randint(2, 4)))))
+    return inputs
+
+
+def _added(place=lambda row, mask, first: mask.count(0), mask_of=None):
+    """add_prompt with the place of the prompt, or the mask's part of it, found otherwise."""
+
+    def function(ids, mask, prompt):
+        places = [place(*pair, mask[0].count(0)) for pair in zip(ids, mask, strict=True)]
+        new = [row[:at] + prompt + row[at:] for row, at in zip(ids, places, strict=True)]
+        if mask_of is not None:
+            return new, [mask_of(row, len(prompt)) for row in mask]
+        return new, [row[:at] + [1] * len(prompt) + row[at:] for row, at in zip(mask, places, strict=True)]
+
+    return function
+
+
+add_prompt = _added()
+
+register(Exercise(
+    id="08.2",
+    title="Between padding and text",
+    points=2,
+    difficulty=2,
+    minutes=8,
+    hint="A row's padding ends after `mask.count(0)` places. Cut there, in ids and in mask.",
+    stub=ADD_STUB,
+    draw=draw_add,
+    reference=add_prompt,
+    compare=exact,
+    mistakes=(
+        Mistake("before the padding", _added(lambda row, mask, first: 0),
+                "the prompt is before the padding: it goes right before text"),
+        Mistake("mask as it was", _added(mask_of=lambda mask, n: mask),
+                "the mask is not extended: it lacks the prompt's places"),
+        Mistake("prompt masked", _added(mask_of=lambda mask, n: [0] * n + mask),
+                "the mask is 0 on the prompt, so nothing would read it"),
+        Mistake("mask in front", _added(mask_of=lambda mask, n: [1] * n + mask),
+                "the mask's new 1s are at the left end: put them at the prompt"),
+        Mistake("by id", _added(lambda row, mask, first: row.count(0)),
+                "counts the padding's id, which texts hold too: use the mask"),
+        Mistake("first row's", _added(lambda row, mask, first: first),
+                "takes the first row's padding for all: rows differ"),
+        Mistake("after the text", _added(lambda row, mask, first: len(row)),
+                "the prompt is after the text: earlier tokens cannot see it"),
+    ),
+))
+
+# ---------------------------------------------------------------- 08.3 packed_with_prompts
+
+PACK_STUB = '''\
+def packed_with_prompts(rows, soft):
+    """Positions and targets of rows packed into one line, each row with the soft prompt before it.
+
+    rows: list of (question, answer), two lists of token ids; soft: the ids of the soft prompt's words. The
+    line is soft, question, answer of the first row, then those of the second, and so on. Positions count
+    from 0 in each row. The target of a place is the token one place later where that is an answer token,
+    else -100. Returns (positions, targets), two lists of int as long as the line.
+    """
+    raise NotImplementedError
+'''
+
+
+def draw_pack(seed):
+    """Two or three rows whose parts differ in length, all token ids different."""
+    r = random.Random(seed)
+    inputs = []
+    for _ in range(4):
+        fresh = iter(r.sample(range(10, 500), 60))
+        rows = [tuple([next(fresh) for _ in range(r.randint(2, 5))] for _ in "qa")
+                for _ in range(r.randint(2, 3))]  # fmt: skip
+        inputs.append((rows, list(range(600, 600 + r.randint(2, 4)))))
+    return inputs
+
+
+def _parts(rows, soft):
+    """(kind, token id, position in the row) of each place of the line."""
+    line = []
+    for question, answer in rows:
+        kinds = ["soft"] * len(soft) + ["question"] * len(question) + ["answer"] * len(answer)
+        line += list(zip(kinds, [*soft, *question, *answer], range(len(kinds)), strict=True))
+    return line
+
+
+def _packed(learned=("answer",), shift=1, by_place=False, position=lambda i, kind, at, n: at):
+    """packed_with_prompts with other tokens learned, another shift, or other positions."""
+
+    def function(rows, soft):
+        line = _parts(rows, soft)
+        targets = []
+        for i in range(len(line)):
+            there = line[i + shift] if 0 <= i + shift < len(line) else ("none", -100, 0)
+            judged = line[i] if by_place else there
+            targets.append(there[1] if judged[0] in learned else -100)
+        return [position(i, kind, at, len(soft)) for i, (kind, _, at) in enumerate(line)], targets
+
+    return function
+
+
+packed_with_prompts = _packed()
+
+
+def _once(rows, soft):
+    """One prompt before the whole line, as peft has it."""
+    first, *others = rows
+    positions, targets = packed_with_prompts([first], soft)
+    for row in others:
+        more = packed_with_prompts([row], [])
+        positions, targets = positions + more[0], targets + more[1]
+    return positions, targets
+
+
+register(Exercise(
+    id="08.3",
+    title="Positions and targets of packed rows",
+    points=3,
+    difficulty=3,
+    minutes=12,
+    hint="Do one row first: n + len(question) - 1 places have no target, then all of the answer, then -100.",
+    stub=PACK_STUB,
+    draw=draw_pack,
+    reference=packed_with_prompts,
+    compare=exact,
+    mistakes=(
+        Mistake("loss on the prompt", _packed(("soft", "question", "answer")),
+                "takes the loss on prompt and question: answer tokens only"),
+        Mistake("loss on the question", _packed(("question", "answer")),
+                "takes the loss on the question too: answer tokens only"),
+        Mistake("loss on soft words", _packed(("soft", "answer")),
+                "soft words are targets here: the head cannot say them"),
+        Mistake("not shifted", _packed(shift=0),
+                "not shifted: a place's target is the token one place later"),
+        Mistake("shifted back", _packed(shift=-1), "shifted the wrong way: targets come one place later"),
+        Mistake("masked, then shifted", _packed(by_place=True),
+                "the answer's first token is lost: ask what the target is"),
+        Mistake("positions go on", _packed(position=lambda i, kind, at, n: i),
+                "positions go on from row to row: each row begins at 0"),
+        Mistake("prompt not counted", _packed(position=lambda i, kind, at, n: max(at - n, 0)),
+                "positions leave the prompt out: its words have places too"),
+        Mistake("prompt once", _once, "one prompt before the line: each row needs its own"),
+    ),
+))
+
+# ---------------------------------------------------------------- 08.4 nearest_words
+
+NEAREST_STUB = '''\
+def nearest_words(vector, words, embeddings, k):
+    """The k words whose embeddings have the largest cosine with a learned vector, the nearest first.
+
+    vector: list of float. words: list of str; embeddings: their rows, each as long as vector, none of them
+    all zero. Returns a list of k str.
+    """
+    raise NotImplementedError
+'''
+
+
+def draw_nearest(seed):
+    """Embeddings at chosen angles and lengths: far ones are long, near ones short, one points away."""
+    r = random.Random(seed)
+    inputs = []
+    for number in range(5):
+        vector = [r.uniform(0.5, 2.0) for _ in range(3)]
+        size = math.hypot(*vector)
+        unit = [x / size for x in vector]
+        side = [unit[1], -unit[0], 0.0]  # at a right angle to the vector
+        side = [x / math.hypot(*side) for x in side]
+        # Cosines in order, with lengths against which dot products and distances order otherwise.
+        wanted = [(0.97, 0.15 * size), (0.85, 0.09 * size), (0.6, 0.95 * size), (0.4, 6.0 * size),
+                  (0.2, 20.0 * size), (-0.99, 1.5 * size)]  # fmt: skip
+        rows = [[length * (c * u + math.sqrt(1 - c * c) * s) for u, s in zip(unit, side, strict=True)]
+                for c, length in wanted]  # fmt: skip
+        words = r.sample(["tent", "order", "date", "when", "json", "the", "rope", "late", "red"], len(rows))
+        order = r.sample(range(len(rows)), len(rows))
+        inputs.append((vector, [words[i] for i in order], [rows[i] for i in order], (2, 3)[number % 2]))
+    return inputs
+
+
+def _dot(a, b):
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _cosine(a, b):
+    return _dot(a, b) / math.hypot(*a) / math.hypot(*b)
+
+
+def _nearest(near=_cosine, kept=lambda ranked, k: ranked[:k], sign=-1):
+    def function(vector, words, embeddings, k):
+        pairs = zip(words, embeddings, strict=True)
+        ranked = [word for word, _ in sorted(pairs, key=lambda pair: sign * near(vector, pair[1]))]
+        return kept(ranked, k)
+
+    return function
+
+
+nearest_words = _nearest()
+
+register(Exercise(
+    id="08.4",
+    title="The nearest words",
+    points=2,
+    difficulty=2,
+    minutes=8,
+    hint="The cosine of a and b is a · b / (|a| |b|). Sort the words by it, the largest first.",
+    stub=NEAREST_STUB,
+    draw=draw_nearest,
+    reference=nearest_words,
+    compare=exact,
+    mistakes=(
+        Mistake("dot product", _nearest(_dot), "orders by dot product: divide by the norms"),
+        Mistake("squared norms", _nearest(lambda a, b: _dot(a, b) / _dot(a, a) / _dot(b, b)),
+                "divides by squared norms: take their square roots"),
+        Mistake("distance", _nearest(lambda a, b: -math.dist(a, b)),
+                "orders by distance: the cosine does not see lengths"),
+        Mistake("opposite", _nearest(lambda a, b: abs(_cosine(a, b))),
+                "takes the cosine's size: a word that points away is far"),
+        Mistake("farthest", _nearest(sign=1), "these are the farthest words: the largest cosine is first"),
+        Mistake("nearest last", _nearest(kept=lambda ranked, k: ranked[:k][::-1]),
+                "the nearest word is last: it comes first"),
+        Mistake("all", _nearest(kept=lambda ranked, k: ranked), "these are all words: k were asked for"),
+        Mistake("one", _nearest(kept=lambda ranked, k: ranked[:1]), "this is one word: k were asked for"),
+    ),
+))
+
+# ---------------------------------------------------------------- 08.5 cache_bytes
+
+CACHE_STUB = '''\
+def cache_bytes(rows, tokens, n, layers, kv_heads, head_dim):
+    """Bytes of the key-value cache in bf16 for a batch, and how many of them are the soft prompt's.
+
+    rows: sequences in the batch, each of `tokens` tokens of text after a soft prompt of n words; each keeps
+    a cache of its own. Returns [bytes in all, bytes of the soft prompt], two int.
+    """
+    raise NotImplementedError
+'''
+
+
+def draw_cache(seed):
+    """This course's base, and others; several rows each."""
+    r = random.Random(seed)
+    inputs = [(32, 1024, 100, 30, 3, 64)]
+    for _ in range(4):
+        inputs.append((r.randint(3, 64), r.randint(100, 2000), r.randint(5, 200), r.randint(12, 80),
+                       r.choice((3, 4, 8)), r.choice((80, 128))))  # fmt: skip
+    return inputs
+
+
+def _cached(size=2, kinds=2, of_rows=lambda rows: rows, of_layers=lambda layers: layers,
+            whole=lambda tokens, n: tokens + n, soft=lambda tokens, n: n):  # fmt: skip
+    def function(rows, tokens, n, layers, kv_heads, head_dim):
+        place = size * kinds * of_layers(layers) * kv_heads * head_dim * of_rows(rows)
+        return [place * whole(tokens, n), place * soft(tokens, n)]
+
+    return function
+
+
+cache_bytes = _cached()
+
+
+def _shared(rows, tokens, n, layers, kv_heads, head_dim):
+    place = 4 * layers * kv_heads * head_dim
+    return [place * (rows * tokens + n), place * n]
+
+
+register(Exercise(
+    id="08.5",
+    title="Bytes in the cache",
+    points=2,
+    difficulty=2,
+    minutes=8,
+    hint="A place takes 2 bytes for each number of its key and its value, in every layer and every row.",
+    stub=CACHE_STUB,
+    draw=draw_cache,
+    reference=cache_bytes,
+    compare=close(0, 0),
+    mistakes=(
+        Mistake("fp32", _cached(size=4), "4 bytes a number: bf16 takes 2"),
+        Mistake("half", _cached(kinds=1), "half of it: keys and values, and 2 bytes for each number"),
+        Mistake("one row", _cached(of_rows=lambda rows: 1), "counts one sequence: every row has a cache"),
+        Mistake("one layer", _cached(of_layers=lambda layers: 1),
+                "counts one layer: every layer keeps keys and values"),
+        Mistake("text only", _cached(whole=lambda tokens, n: tokens),
+                "the first number lacks the prompt: its places are cached too"),
+        Mistake("text's part", _cached(soft=lambda tokens, n: tokens),
+                "the second number is the text's: the prompt's was asked for"),
+        Mistake("shared prompt", _shared,
+                "the prompt is counted once: each row keeps its own here"),
+        Mistake("turned around", lambda *given: cache_bytes(*given)[::-1],
+                "the two numbers are swapped: bytes in all come first"),
+    ),
+))
