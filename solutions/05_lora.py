@@ -44,7 +44,7 @@ from labkit.records import store
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=18, batch=1, length=512, rows=16, voice_steps=4, answer=80),
+    cpu=dict(steps=14, batch=1, length=512, rows=16, voice_steps=4, answer=80),
     gpu=dict(steps=300, batch=8, length=512, rows=1000, voice_steps=60, answer=80),
     smoke=dict(steps=1, batch=1, length=256, rows=2, voice_steps=1, answer=4),
 )

@@ -49,7 +49,7 @@ from labkit.records import store
 # %%
 SEED, RANK = 0, 16
 numbers = budget(
-    cpu=dict(steps=24, batch=1, length=256, lr=3e-3, rows=16, test_rows=16, answer=80),
+    cpu=dict(steps=16, batch=1, length=256, lr=3e-3, rows=12, test_rows=12, answer=80),
     gpu=dict(steps=300, batch=8, length=512, lr=3e-3, rows=500, test_rows=1000, answer=80),
     smoke=dict(steps=1, batch=1, length=256, lr=3e-3, rows=1, test_rows=1, answer=2),
 )
