@@ -400,6 +400,8 @@ ends = {name: mean(run.losses[-max(1, numbers.steps // 3):]) for name, run in ru
 for name in runs:
     print(f"{name}: loss {ends[name]:.3f} in the last third of training, {losses[name]:.3f} on test rows")
 print(f"Guess 3: after noisy rows the test loss is {losses['noisy'] / losses['clean']:.2f} times as high")
+
+# %%
 title = (f"Clean, noisy: training loss {ends['clean']:.2g}, {ends['noisy']:.2g} at the end; "
          f"test loss {losses['clean']:.2g}, {losses['noisy']:.2g}")  # fmt: skip
 fig, axes = plots.figure(title, "step", "loss per answer token (nats)")
@@ -485,6 +487,9 @@ if measured:
     said = "; ".join(f"{name} {mean(curve[str(sizes[0])]):.0%} and {mean(curve[str(sizes[-1])]):.0%}"
                      for name, curve in curves.items())  # fmt: skip
     title = f"With {sizes[0]} and {sizes[-1]:,} rows: {said}"
+
+# %%
+if measured:
     fig, axes = plots.figure(title, "training rows (logarithmic)", "exact match on test (%)")
     for (name, curve), style, colour in zip(curves.items(), ("o-", "s--"), plots.COLOURS, strict=False):
         axes.plot(sizes, [100 * mean(curve[str(n)]) for n in sizes], style, color=colour, label=name)
