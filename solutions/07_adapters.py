@@ -515,7 +515,8 @@ if full and points:
 # %% [markdown]
 # Points are means of the seeds, bars reach from the lowest seed to the highest, and the grey band is full
 # finetuning's; dashed lines join the ranks of a method. Where bars overlap, the seeds do not tell methods
-# apart. The second guess, and its neighbours, once they are recorded:
+# apart. The title goes by means: read it with the intervals of the table, which are wider than the bars,
+# since other phrasings would move a score too. The second guess, and its neighbours, once they are recorded:
 
 # %%
 for name in ("houlsby", "ia3", "biases", "norms"):
