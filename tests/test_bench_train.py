@@ -6,6 +6,7 @@ from labkit.bench import jobs, main, train, train_engines, train_report
 from labkit.errors import LabkitError
 from labkit.records import store
 
+NOT_WHOLE = ("whole seconds", "start seconds", "loss")  # what a job without a whole run leaves empty
 SPEED = {"eager": 100.0, "plain": 25.0}  # milliseconds a step; the rest as slow as eager
 
 
@@ -24,8 +25,8 @@ def pretend(monkeypatch, tmp_path):
         step = SPEED.get(engine, 100.0) + int(repeat)
         return {
             "size": size, "method": method, "engine": engine, "step ms": step, "tokens/s": 1e6 / step,
-            "whole seconds": None if int(repeat) else 9.0, "start seconds": 1.0, "wall": 10.0,
-            "peak bytes": 2e9, "loss": 0.5,
+            "whole seconds": 9.0, "start seconds": 1.0, "wall": 10.0, "peak bytes": 2e9, "loss": 0.5,
+            **(dict.fromkeys(NOT_WHOLE) if int(repeat) or name[:-2] in train.STEPS_ONLY else {}),
         }  # fmt: skip
 
     monkeypatch.setattr(jobs, "run", run)
@@ -45,7 +46,7 @@ def test_a_whole_run_has_every_engine_method_and_size_in_each_repeat(pretend, ca
     (record,) = written
     full = record["values"]["small"]["full"]
     assert (full["plain"]["step ms"], full["plain"]["step ms to"], full["plain"]["runs"]) == (26.0, 27.0, 3)
-    assert full["plain"]["whole seconds"] == 9.0
+    assert (full["plain"]["whole seconds"], full["graph"]["whole seconds"]) == (None, 9.0)
     assert "wrote train.json" in capsys.readouterr().out
 
 
@@ -76,7 +77,21 @@ def test_the_table_compares_by_tokens_with_eager_of_the_same_run(pretend):
     lines = train_report.table(pretend[1][0]["values"])
     rows = [line for line in lines if line.startswith("| `fit`, step by step")]
     assert len(rows) == 2 and all("| 25.5 (25.0 to 26.0) | 3.94x |" in row for row in rows)
-    assert all("| 1.00x |" in line for line in lines if line.startswith("| transformers, eager"))
+    assert all(row.endswith("| 2.0 |  |  |") for row in rows)  # its whole run was not made; eager's was
+    eager = [line for line in lines if line.startswith("| transformers, eager")]
+    assert all("| 1.00x |" in line and line.endswith("| 9.0 | 0.500 |") for line in eager)
+
+
+@pytest.mark.parametrize(("name", "whole"), [("smoke-full-eager-0", True), ("smoke-full-eager-1", False)])
+def test_a_job_without_a_whole_run_gives_neither_its_time_nor_its_loss(monkeypatch, name, whole):
+    taken = {"whole seconds": 3.0, "start seconds": 1.0, "loss": 0.5, "step ms": 9.0}
+    monkeypatch.setitem(train_engines.ENGINES, "eager", lambda *a, **k: dict(taken))
+    method = type("Method", (), {"prepare": lambda self, seed: None})()
+    monkeypatch.setattr("labkit.methods.find", lambda name: method)
+    monkeypatch.setattr(train, "_own_cache", lambda *a, **k: None)
+    found = train.job(name)
+    assert found["step ms"] == 9.0
+    assert [found[part] for part in NOT_WHOLE] == ([3.0, 1.0, 0.5] if whole else [None] * 3)
 
 
 def test_engines_on_the_same_rows_start_from_the_same_loss(tiny, tokenizer, monkeypatch):

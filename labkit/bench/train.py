@@ -33,7 +33,10 @@ SUITED = {
     "cpu": ("eager", "plain", "trl", "trlpadded"),
     "smoke": ("eager", "plain", "trl", "trlpadded"),
 }
-ONCE = ("compiled", "trl")  # minutes long each on a card, and far from the others: one run
+ONCE = ("compiled", "trl", "trlpadded", "trlpacked")  # minutes long each on a card: one run
+# No whole run of these: the others say as much, and trl as it comes takes six minutes with LoRA.
+STEPS_ONLY = ("small-full-compiled", "small-lora-compiled", "small-full-plain", "small-lora-plain",
+              "small-lora-trl")  # fmt: skip
 WARM = 25  # steps before those timed, where there is no whole run
 CODE = ("bench/train", "bench/train_engines", "methods/full", "methods/lora", "train/engine", "train/graph",
         "train/step", "train/blocks", "train/attention", "train/precision", "train/loss", "train/packing",
@@ -88,15 +91,16 @@ def job(name):
     from labkit import load, load_tokenizer, methods
 
     size, method, engine, repeat = name.split("-")
-    first, shape = repeat == "0", dict(SIZES[size])
-    _own_cache(name.rpartition("-")[0], empty=first)
-    if not first:
+    kind, shape = name.rpartition("-")[0], dict(SIZES[size])
+    whole = repeat == "0" and kind not in STEPS_ONLY
+    _own_cache(kind, empty=repeat == "0")
+    if not whole:
         shape["whole"] = min(WARM, shape["whole"])
     rows, tokenizer = load("tickets")["train"], load_tokenizer()
     model = methods.find(method).prepare(seed=0)
     rate = {"full": 1e-4, "lora": 1e-3}[method]
     taken = train_engines.ENGINES[engine](model, rows, tokenizer, rate=rate, **shape)
-    if not first:
+    if not whole:
         taken |= {"whole seconds": None, "start seconds": None, "loss": None}
     return {**taken, "engine": engine, "size": size, "method": method}
 
@@ -129,6 +133,6 @@ def summary(results):
 def _median(each):
     numbers = ("step ms", "tokens/s", "whole seconds", "start seconds", "peak bytes", "loss")
     found = {name: [one[name] for one in each if one[name] is not None] for name in numbers}
-    middle = {name: statistics.median(values) for name, values in found.items()}
+    middle = {name: statistics.median(values) if values else None for name, values in found.items()}
     steps = [one["step ms"] for one in each]
     return {**middle, "step ms from": min(steps), "step ms to": max(steps), "runs": len(each)}

@@ -10,7 +10,7 @@ TITLES = {
 }
 NOTE = (
     "A step's price is the difference between a longer and a shorter run: the median of the repeats and "
-    "their range (one run of torch.compile's whole model and of trl as it comes). A whole run was made once: "
+    "their range (one run of torch.compile's whole model and of trl). A whole run was made once, if at all: "
     "captures and compiling count, preparing the data does not."
 )
 
@@ -33,9 +33,10 @@ def _line(engine, found, eager):
     times = f"{found['step ms']:,.1f}"
     if found["runs"] > 1:
         times += f" ({found['step ms from']:,.1f} to {found['step ms to']:,.1f})"
+    whole = " | " if found["loss"] is None else f"{found['whole seconds']:.1f} | {found['loss']:.3f}"
     # By tokens, not steps: an engine may take another number of tokens a step.
     ratio = f"{found['tokens/s'] / eager['tokens/s']:.2f}x" if eager else ""
     return (
         f"| {ABOUT[engine]} | {times} | {ratio} | {found['tokens/s']:,.0f} | {found['peak bytes'] / 1e9:.1f} "
-        f"| {found['whole seconds']:.1f} | {found['loss']:.3f} |"
+        f"| {whole} |"
     )
