@@ -26,9 +26,9 @@ def measured(**fields):
 )  # fmt: skip
 def test_trace_and_formula_foretell_what_a_card_shows(fields):
     setting, found = Setting("smollm2-135m", **fields), measured(**fields)
-    for engine in (trace, predict):
+    for engine, error in ((trace, 0.01), (predict, 0.05)):  # the formula leaves out what blocks waste
         said = engine(setting)
-        assert said.peak_allocated == pytest.approx(found.peak_allocated, rel=0.03)
+        assert said.peak_allocated == pytest.approx(found.peak_allocated, rel=error)
         assert said.process == pytest.approx(found.process, rel=0.1)
         assert said.moment == found.moment
 
