@@ -26,12 +26,16 @@ from labkit.errors import LabkitError
 
 TRACEBACK_LINES = 12
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# In a function of its own, and gone afterwards: the lesson's names stay the lesson's.
 PEAK = """\
-import json, resource, sys
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-torch = sys.modules.get("torch")
-cuda = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_available() else None
-print(json.dumps({"process": peak, "cuda": cuda}))"""
+def _labkit_peak():
+    import json, resource, sys
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    torch = sys.modules.get("torch")
+    cuda = torch.cuda.max_memory_allocated() if torch is not None and torch.cuda.is_available() else None
+    print(json.dumps({"process": peak, "cuda": cuda}))
+_labkit_peak()
+del _labkit_peak"""
 
 
 class _ThisInterpreter(KernelSpecManager):
@@ -46,8 +50,8 @@ def run(notebook, cwd, progress=True, timeout=1800, name=None, cost=None):
 
     Returns `(notebook, seconds, seconds of each cell)`; a given node is run in place, and
     the last is a dict from cell number (counting all cells from 1) to seconds. `timeout`
-    is in seconds a cell. A dict given as `cost` receives `process` and `cuda`, peak bytes. Raises
-    `LabkitError` for a failing cell, one that takes too long, and a kernel that dies.
+    is in seconds a cell. A dict given as `cost` receives `process` and `cuda`, the most bytes that were in
+    use (on a card: seen after a cell, since training begins to count anew). Raises `LabkitError` for a failing cell, one that takes too long, and a kernel that dies.
     """
     if not hasattr(notebook, "cells"):
         name = name or Path(notebook).stem
@@ -85,9 +89,9 @@ def run(notebook, cwd, progress=True, timeout=1800, name=None, cost=None):
                 _run_cell(client, cell, number, name)
                 each[number] = time.perf_counter() - began
                 bar.update()
+                if cost is not None:
+                    _keep_largest(cost, _peak(client))
         seconds = time.perf_counter() - start
-        if cost is not None:
-            cost.update(_peak(client))
     return notebook, seconds, each
 
 
@@ -161,14 +165,22 @@ def _traceback(cell):
 
 
 def _peak(client):
-    cell = nbformat.v4.new_code_cell(PEAK)
-    client.nb = copy.copy(client.nb)
-    client.nb.cells = [*client.nb.cells, cell]  # nbclient looks cells up by number
+    """Peak bytes so far, asked of the kernel in a cell that the notebook does not keep."""
+    cell, whole = nbformat.v4.new_code_cell(PEAK), client.nb
+    client.nb = copy.copy(whole)
+    client.nb.cells = [*whole.cells, cell]  # nbclient looks cells up by number
     try:
-        client.execute_cell(cell, len(client.nb.cells) - 1)
+        client.execute_cell(cell, len(whole.cells), store_history=False)
         return json.loads("".join(o.text for o in cell.outputs if o.get("name") == "stdout"))
     except (CellExecutionError, CellTimeoutError, DeadKernelError, ValueError):
         return {}  # a lesson is not failed for its bookkeeping
+    finally:
+        client.nb = whole
+
+
+def _keep_largest(cost, found):
+    for name, size in found.items():
+        cost[name] = size if cost.get(name) is None or size is None else max(cost[name], size)
 
 
 def _environment():

@@ -377,7 +377,7 @@ print(f"fit: {after.valid:.1%} valid, {after.exact:.1%} exact after {run.seconds
 # runs of this same model, so the result is about this task and model. Each value stands beside its 95%
 # interval: where the score would likely fall with other test phrasings and other training seeds.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("00")
 
 # %% [markdown]

@@ -550,7 +550,7 @@ memory_calculator(shape="7b", method="lora", precision="bf16", seq=1024, checkpo
 # Each sentence was given its band before anything was measured. `arithmetic` means that only a calculation is
 # possible; the calculation stands beside it.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("01")
 
 # %% [markdown]

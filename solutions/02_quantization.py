@@ -536,13 +536,13 @@ for name in live["base"]:
 for name, found in live.items():
     print(f"{name}, int4 in blocks of 32 changes nothing:", found["int4 asym 32"] == found["not rounded"])
 
-# %%
+# %% tags=["recorded"]
 quant_report.plot()
 
 # %% [markdown]
 # Every format that the recorded run tried, on the base, on five dithered bases and on Gaussian matrices:
 
-# %%
+# %% tags=["recorded"]
 print("\n".join(quant_report.format_table()))
 
 # %% [markdown]
@@ -617,7 +617,7 @@ print("what is trained is what is stored:", torch.equal(layer.rounded(), FORMATS
 # learning rate tuned for each arm. Mind what is measured: training on tickets brings back tickets. It does
 # not promise the rest of what the model knew.
 
-# %%
+# %% tags=["recorded"]
 print("\n".join(quant_report.training_table()))
 
 # %% [markdown]
@@ -790,7 +790,7 @@ record(seed=SEED, perplexity=live["base"]["not rounded"], perplexity_nf4=live["b
 # - 1.58-bit training can be stable (quant-ternary).
 # - 4-bit weights are storage, not faster arithmetic (quant-slow).
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("02")
 
 # %% [markdown]

@@ -281,7 +281,7 @@ print("that loss equals that of fit to 1e-4:", same)
 # %% [markdown]
 # Does it help? From the record, not live; with the speed of packed and padded batches, for the next section.
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(data_report.mask_table()))
 
 # %% [markdown]
@@ -448,7 +448,7 @@ for name, some in {"clean": clean, "noisy": noisy}.items():
 # Two things are mixed up here, so they are taken apart: right answers, and how many ways of saying things the
 # rows have (claim data-quality). And how much noise may 10,000 rows have?
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join([*data_report.quality_table(), "", *data_report.noise_table()]))
 
 # %%
@@ -476,7 +476,7 @@ if measured := markdown.values("data"):
 # one of its two tasks cannot be learned from its rows. Then, what does each doubling bring (data-returns),
 # and does little data favour LoRA, much data full finetuning (data-crossover)?
 
-# %%
+# %% tags=["recorded"]
 tables = (data_report.mix_table, data_report.pilot_table, data_report.returns_table)
 Markdown("\n\n".join("\n".join(table()) for table in tables))
 
@@ -509,7 +509,7 @@ if measured:
 # Rows may write the steps out before the answer (data-cot). Longer answers also give the model more tokens to
 # compute in, so a control writes as many dots instead.
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(data_report.cot_table()))
 
 # %% [markdown]
@@ -520,7 +520,7 @@ Markdown("\n".join(data_report.cot_table()))
 # each generation is trained on what the one before wrote, and its loss is taken on real passages
 # (data-collapse).
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join([*data_report.bias_table(), "", *data_report.collapse_table()]))
 
 # %% [markdown]
@@ -1023,7 +1023,7 @@ record(seed=SEED, clean_loss=losses["clean"], noisy_loss=losses["noisy"], judge_
 #
 # ## What the field says, measured
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("03")
 
 # %% [markdown]

@@ -396,7 +396,7 @@ for name, rounded in ways.items():
 # %% [markdown]
 # In a training of the real model, from the record: pure bf16 beside fp32 weights, both computing in bf16.
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(full_report.rounding_table()))
 
 # %% [markdown]
@@ -575,7 +575,7 @@ if swept:
 # So even the rate that suits the task forgets. Over six rates, three seeds each (claim full-forget, of which
 # "reproduced" means only that plain English gets worse with the rate, by however little):
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(full_report.forget_table()))
 
 # %% [markdown]
@@ -640,7 +640,7 @@ print(f"exact: trl {by_trl.exact:.1%}, fit {after[RATES[1]]['exact']:.1%}")
 # same score, and where each ends (claim full-transfer). From the record, each start at a rate tuned at the
 # longest run:
 
-# %%
+# %% tags=["recorded"]
 def judged(lines):
     """A table with a warning about its scores on new phrasings."""
     caution = "New phrasings: scored on the rows that chose the rate. Compare rows of this table only."
@@ -649,7 +649,7 @@ def judged(lines):
 
 judged(full_report.transfer_table())
 
-# %%
+# %% tags=["recorded"]
 measurement = store.read("full")
 values = measurement and measurement["values"]
 if values:
@@ -684,7 +684,7 @@ for way in ("pretrain", "sft"):
 # From the record, on facts of the course's handbook, asked in phrasings that no training showed: documents
 # alone, questions and answers alone, one after the other, and the second with the steps of both.
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(full_report.facts_table()))
 
 # %% [markdown]
@@ -707,10 +707,10 @@ print(f"{'all':<12}{1:>18.1%}{predict(full).peak_allocated / 1e9:>10.2f}")
 # 20 to 30% are the last 8 to 11 of 30 blocks. (The final norm is trained too, the embedding is not.) What
 # each scores, from the record:
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(full_report.partial_table()))
 
-# %%
+# %% tags=["recorded"]
 if values:
     parts = [one for _, one in sorted(values["partial"].items(), key=lambda pair: int(pair[0]))]
     shares, gaps = [100 * one["fraction"] for one in parts], [100 * one["gap"] for one in parts]
@@ -788,7 +788,7 @@ for name, gradient in (("weighted by tokens", solve("04.5")(each, counts)), ("me
 # How large should the batch be? A larger one has less noisy gradients, and at the same number of tokens it
 # takes fewer steps. From the record, as many tokens in all, each at its own best rate:
 
-# %%
+# %% tags=["recorded"]
 judged(full_report.batch_table())
 
 # %% [markdown]
@@ -844,7 +844,7 @@ for patience in (1, 2, 3):
 # One trap: a linear schedule brings the rate to almost 0 in the last step, so weights from the middle of a
 # long run are not those of a shorter run. And the rows that stop a run must not be the test rows. Recorded:
 
-# %%
+# %% tags=["recorded"]
 judged(full_report.epochs_table())
 
 # %% [markdown]
@@ -949,7 +949,7 @@ record(seed=SEED, random_loss=ends["random"], losses={f"{rate:g}": ends[rate] fo
 #
 # The table for hp-lr, over batch sizes, is in lesson 05.
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("04")
 
 # %% [markdown]

@@ -445,7 +445,7 @@ for name, cut in {
 # %% [markdown]
 # The recorded run has three seeds and six ranks (claim lora-lowrank):
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(lora_report.low_rank_table()))
 
 # %% [markdown]
@@ -562,7 +562,7 @@ check("05.5", same_scaling)
 # name says otherwise: `a32` is alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say
 # which layers have an adapter; without, all linear ones have.
 
-# %%
+# %% tags=["recorded"]
 whole = store.read("methods_tickets")
 methods = whole["values"]["methods"] if whole else {}
 kin = {name: found for name, found in methods.items() if name.startswith(("full", "lora", "rslora", "dora"))}
@@ -570,13 +570,13 @@ kin = dict(sorted(kin.items(), key=lambda pair: (pair[0].rpartition("-r")[0], pa
 only = whole and {**whole, "values": {**whole["values"], "methods": kin}}
 Markdown("\n".join(methods_report.lines(only)) if kin else methods_report.text())
 
-# %%
+# %% tags=["recorded"]
 print("exact, one seed, on rows that choose the learning rate")
 for name, found in kin.items():
     sweep = sorted((float(rate), value) for rate, value in found["rates"].items())
     print(f"{name:<14}" + "  ".join(f"{rate:g}: {value:.1%}" for rate, value in sweep))
 
-# %%
+# %% tags=["recorded"]
 shown = [name for name in ("full", "lora-r1", "lora-r16", "lora-r256") if name in kin]
 if len(shown) == 4:
     times = kin["lora-r16"]["rate"] / kin["full"]["rate"]
@@ -594,7 +594,7 @@ if len(shown) == 4:
 # %% [markdown]
 # The second guess is in the best rates, the third in the gap of two ranks, each at its best rate:
 
-# %%
+# %% tags=["recorded"]
 for name in shown:
     rates = kin[name]["rates"].values()
     print(f"{name:<10} best at {kin[name]['rate']:g}; all rates tried: {min(rates):.1%} to {max(rates):.1%}")
@@ -607,7 +607,7 @@ print(lora_report.gap("lora-r16", "lora-r1"))
 # Does the best rate move with the batch (claim hp-lr)? Steps stay the same, so a larger batch sees more rows.
 # And these are rates at alpha = 2r: half the alpha wants a higher one.
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(lora_report.batch_table()))
 
 # %% [markdown]
@@ -620,10 +620,10 @@ Markdown("\n".join(lora_report.batch_table()))
 # on, rises. Less so with LoRA, as is often said? Both that loss and the score depend on the learning rate. So
 # compare at equal scores (claim lora-forget):
 
-# %%
+# %% tags=["recorded"]
 lora_report.plot()
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(lora_report.forget_table()))
 
 # %% [markdown]
@@ -651,7 +651,7 @@ merged = None
 # The extra products are few, but each is one more kernel to launch. What that costs, when a call is bound by
 # launches and when by arithmetic (claim lora-merge):
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(lora_report.merge_table()))
 
 # %% [markdown]
@@ -745,7 +745,7 @@ print("off, the base's output:", torch.equal(off, logits["base"]))
 # An adapter belongs to the base that it was trained on. If the base changes, the adapter's change is added to
 # other weights. How much of it is lost then (claim lora-rebase):
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(lora_report.rebase_table()))
 
 # %% [markdown]
@@ -812,7 +812,7 @@ for name, more in (("products with weights", 0), ("and attention", attention)):
 # Two thirds is said; it is nearer to three quarters (claim lora-flops). The small products are kernels of
 # their own, so with small batches on a GPU LoRA may well be slower (claim lora-speed):
 
-# %%
+# %% tags=["recorded"]
 Markdown("\n".join(lora_report.speed_table()))
 
 # %%
@@ -836,7 +836,7 @@ record(seed=SEED, full_exact=scores["full"].exact, lora_exact=scores["LoRA"].exa
 # - LoRA's useful learning rate is 1e-5 to 1e-4 (hp-lr): the best one, at alpha = 2r. Little data favours it
 #   (data-crossover, lesson 03).
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("05")
 
 # %% [markdown]

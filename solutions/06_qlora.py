@@ -749,13 +749,13 @@ record(seed=SEED, lora_loss=loss["LoRA"], qlora_loss=loss["QLoRA"], lora_exact=s
 # - Merge into a 16-bit base, not the 4-bit one (qlora-merge).
 # - QLoRA on 7B fits about 6 GB (mem-qlora6), and 65B one card of 48 GB (mem-65b).
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("06")
 
 # %% [markdown]
 # All that the recorded run measured: three seeds, each arm at the best of its own sweep.
 
-# %%
+# %% tags=["recorded"]
 print("\n".join(qlora_report.lines()))
 
 # %% [markdown]

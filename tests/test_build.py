@@ -289,6 +289,44 @@ def test_a_run_reports_seconds_and_peak_memory_and_adds_no_cell(tmp_path):
     assert "cell 1: import time" in text and "GiB" in text and "profile" in text
 
 
+def test_asking_for_the_peak_leaves_no_name_no_count_and_no_cell_behind(tmp_path):
+    seen = "print(sorted({'json', 'sys', 'resource', 'torch', '_labkit_peak'} & set(globals())))"
+    nb, _, _ = execute.run(code_notebook("import sys", seen), tmp_path, progress=False, cost={})
+    assert nb.cells[1].outputs[0].text == "['sys']\n"  # the lesson's own, and the control
+    assert [c.execution_count for c in nb.cells] == [1, 2] and len(nb.cells) == 2
+
+
+def test_the_peak_of_a_run_is_the_largest_seen_though_counting_began_anew():
+    cost = {}
+    for found in ({"process": 5, "cuda": None}, {"process": 9, "cuda": 7}, {}, {"process": 9, "cuda": 3}):
+        execute._keep_largest(cost, found)
+    assert cost == {"process": 9, "cuda": 7}
+
+
+def test_refresh_runs_only_the_cells_that_print_records(course):
+    heading = "# %% [markdown]\n# ## Exercise"
+    edit(course, heading, f'# %% tags=["recorded"]\nprint("from a record:", bool(sys.argv))\n\n{heading}')
+    build(course=course)
+    pretend_executed(course)
+    before = {c.id: c for c in notebook(course.solutions).cells}
+    assert any("solutions" in name for name in build(course=course, refresh=True))
+    after = {c.id: c for c in notebook(course.solutions).cells}
+    changed = [c for name, c in after.items() if c != before[name]]
+    assert ["".join(o.text for o in c.outputs) for c in changed] == ["from a record: True\n"]
+    assert changed[0].execution_count == before[changed[0].id].execution_count
+    assert cell(course.notebooks, "from a record").outputs == changed[0].outputs
+    assert build(course=course, refresh=True) == []
+
+
+def test_refresh_of_a_cell_that_wants_more_than_imports_names_it_and_writes_nothing(course):
+    edit(course, '# %%\nprint("the end")', '# %% tags=["recorded"]\nprint(double)')
+    build(course=course)
+    before = contents(course)
+    with pytest.raises(LabkitError, match=r"print\(double\).*NameError"):
+        build(course=course, refresh=True)
+    assert contents(course) == before
+
+
 def test_the_lesson_command_runs_the_learner_notebook_and_changes_no_file(course, monkeypatch, capsys):
     edit(course, '# %% tags=["gpu"]\n# %%gpu\n', "# %%\n")
     build(course=course)

@@ -63,16 +63,36 @@ def plot(found=None):
     points = {name: (one["bits"], _mean(one["perplexity"]["dithered"])) for name, one in forms}
     fig, axes = plots.figure(_finding(points), "stored bits per weight", "perplexity, dithered base")
     floor = _mean(found["not rounded"]["dithered"])
+    near = axes.inset_axes((0.36, 0.3, 0.38, 0.62))
     for kind, (marker, colour, label) in SHOWN.items():
         some = [point for name, point in points.items() if name.startswith(kind)]
         axes.plot(*zip(*some, strict=True), marker, color=plots.COLOURS[colour], label=label)
+        near.plot(*zip(*some, strict=True), marker, color=plots.COLOURS[colour], alpha=0.8)
     axes.axhline(floor, color="grey", linewidth=1, linestyle=":", label="not rounded")
     axes.set_xscale("log", base=2)
     axes.set_xticks([2, 4, 8, 16], ["2", "4", "8", "16"])
     axes.set_yscale("log")
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right", fontsize="small")
+    _close_up(near, points)
     said = ", ".join(f"{name} {bits:.2f} bits {_number(found)}" for name, (bits, found) in points.items())
     plots.show(fig, f"Scatter plot of perplexity over stored bits, not rounded {_number(floor)}: {said}.")
+
+
+def _close_up(axes, points):
+    """The formats of 4 to 5 bits on axes of their own, the best at each of three sizes by name."""
+    inside = {name: (bits, value) for name, (bits, value) in points.items() if 4 <= bits <= 5.1}
+    for low, high, where in ((4, 4.2, "top"), (4.2, 4.6, "top"), (4.6, 5.1, "bottom")):
+        level = {name: point for name, point in inside.items() if low <= point[0] < high}
+        best = min(level, key=lambda name: level[name][1], default=None)
+        if best:
+            axes.annotate(best, level[best], (0, -5 if where == "top" else 5), textcoords="offset points",
+                          ha="center", va=where, fontsize="x-small")  # fmt: skip
+    values = [value for _, value in inside.values()]
+    room = max(values) - min(values) or 1
+    axes.set_xlim(3.85, 5.25)
+    axes.set_ylim(min(values) - room / 4, max(values) + room / 10)
+    axes.tick_params(labelsize="x-small")
+    axes.set_title("4 to 5 bits, close up", fontsize="small")
 
 
 def _finding(points):

@@ -5,6 +5,7 @@
 """
 
 import argparse
+import copy
 import json
 import os
 import re
@@ -59,11 +60,12 @@ def main(argv):
     parser.add_argument("lessons", nargs="*", metavar="NN", help="lesson numbers (default: all)")
     parser.add_argument("--execute", action="store_true", help="run the lessons and store their outputs")
     parser.add_argument("--record", action="store_true", help="with --execute: write data/measurements too")
+    parser.add_argument("--refresh", action="store_true", help="run only cells that print records (recorded)")
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a file is stale")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds a cell may take (default: 1800)")
     options = parser.parse_args(argv)
-    if options.check and options.execute:
-        parser.error("--check writes nothing, so it cannot be combined with --execute")
+    if options.check + options.execute + options.refresh > 1:
+        parser.error("--check, --execute and --refresh exclude each other")
     if options.check:
         lines = stale(options.lessons)
         for line in lines:
@@ -72,22 +74,26 @@ def main(argv):
         return 1 if lines else 0
     if options.record and not options.execute:
         parser.error("--record needs --execute")
-    for name in build(options.lessons, options.execute, timeout=options.timeout, record=options.record):
+    how = {"timeout": options.timeout, "record": options.record, "refresh": options.refresh}
+    for name in build(options.lessons, options.execute, **how):
         print("wrote", name)
     return 0
 
 
-def build(lessons=(), execute=False, course=None, timeout=1800, record=False):
+def build(lessons=(), execute=False, course=None, timeout=1800, record=False, refresh=False):
     """Write what is out of date and return the names of the files written.
 
     With `execute`, each solution notebook is run under the current profile first; a lesson that
-    fails leaves its files as they were. `record` also writes what each run cost and measured. Raises
-    `LabkitError` for a faulty source or a failing cell.
+    fails leaves its files as they were. `record` also writes what each run cost and measured. `refresh` runs
+    only cells tagged `recorded`, whose output is the same on any machine, and keeps the others' outputs.
+    Raises `LabkitError` for a faulty source or a failing cell.
     """
     course = course or Course()
     written = []
     for path in source.find(lessons, course.solutions):
         run = _executed(path, course, timeout, record) if execute else None
+        if refresh:
+            run = _refreshed(path, course, timeout)
         written += _write(wanted(path, course, run))
     return written + _write(wanted_readmes(course))
 
@@ -161,6 +167,25 @@ def _executed(path, course, timeout, record):
     if record:
         return run_and_record(source.read(path, course.points), path.parent, path.stem, timeout)[0]
     return run(source.read(path, course.points), path.parent, timeout=timeout, name=path.stem)[0]
+
+
+def _refreshed(path, course, timeout):
+    """The stored notebook after its first code cell, the imports, and the cells tagged `recorded` ran anew."""
+    from labkit.execute import run
+
+    notebook = source.read(path, course.points)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    again = [cell for cell in code if "recorded" in source.tags(cell)]
+    if path.with_suffix(".ipynb").exists():
+        carry(notebook, nbformat.read(path.with_suffix(".ipynb"), as_version=4))
+    counts = {cell["id"]: cell.execution_count for cell in again}
+    if again:
+        cells = [*copy.deepcopy(code[:1]), *again]  # the imports run, and keep what they printed
+        part = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+        run(part, path.parent, timeout=timeout, name=path.stem)
+    for cell in again:
+        cell.execution_count = counts[cell["id"]]  # what the whole run gave it
+    return notebook
 
 
 def _serialised(notebook, path):

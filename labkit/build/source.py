@@ -14,7 +14,7 @@ import nbformat
 from labkit.errors import LabkitError
 
 TAGS = {
-    "check", "exercise", "gpu", "setup", "solution",  # ours
+    "check", "exercise", "gpu", "recorded", "setup", "solution",  # ours
     "nbval-check-output", "nbval-ignore-output", "nbval-raises-exception", "nbval-skip",
     "raises-exception", "smoke-skip-compare", "hide-input", "hide-output",
 }  # fmt: skip

@@ -23,6 +23,7 @@ __all__ = ["band_digest", "bands", "claims", "digests", "ledger", "measured", "m
 LEDGER = DATA / "claims.json"
 KINDS = ("measured", "arithmetic", "source wrong", "not testable here")
 WIDTH = 110
+ONE = "one number"  # in place of an interval
 MOVED = "moved while it was measured"
 SCALES = {"%": (100, "%"), "GB": (1e-9, " GB"), "GiB": (2**-30, " GiB"), "points": (100, " points"),
           "times": (1, "×")}  # fmt: skip
@@ -159,7 +160,7 @@ def band_text(band):
 def interval_text(band, found):
     """The 95% interval, or why there is none."""
     if found.low == found.high and not found.rows and len(found.each) == 1:
-        return "one number"
+        return ONE
     return f"[{value_text(band, found.low, bare=True)}, {value_text(band, found.high, bare=True)}]"
 
 
@@ -186,7 +187,8 @@ def _lines(claim, live):
             lines.append(f"  {said}")  # a record of other methods, say
             continue
         where = f"recorded on {whole['machine']['device']}" if name == "recorded" else "live, on this machine"
-        spread = "; 95% intervals over phrasings and training seeds" if name == "recorded" else ""
+        bare = all(interval_text(band, found) == ONE for band, found, _, _ in rows if found)
+        spread = "" if name == "live" or bare else "; 95% intervals over phrasings and training seeds"
         lines += _wrapped(f"{said}; {where}{spread}")
     return lines
 
