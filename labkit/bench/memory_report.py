@@ -82,7 +82,15 @@ def summary(errors):
 
 
 def lines(values):
-    """Markdown: errors by engine over all settings and over those drawn by seed; what was under-predicted."""
+    """Markdown: the tables of errors, and every setting that takes more than the formula says."""
+    under = values["under-predictions"]
+    out = [*tables(values), "", f"{len(under)} settings take more than the formula says:"]
+    out += [f"- {one['setting']}: {one['error']:+.2%}" for one in under]
+    return out + [f"- {row['name']} did not fit" for row in values["rows"] if "does not fit" in row]
+
+
+def tables(values):
+    """Markdown: errors by engine over all settings, and over those drawn by seed once the code was frozen."""
     out = []
     for kind, title in (("all", "all settings"), ("drawn", "the settings drawn by seed")):
         engines = values["errors"].get(kind, {})
@@ -94,9 +102,6 @@ def lines(values):
         total = sum("measured" in row for row in values["rows"] if kind in ("all", row["set"]))
         out += [_line(engine, figure, found, total) for engine, figures in engines.items()
                 for figure, found in figures.items()]  # fmt: skip
-    out += ["", f"{len(values['under-predictions'])} settings take more than the formula says:"]
-    out += [f"- {one['setting']}: {one['error']:+.2%}" for one in values["under-predictions"]]
-    out += [f"- {row['name']} did not fit" for row in values["rows"] if "does not fit" in row]
     return out[1:]
 
 
