@@ -1,5 +1,6 @@
 """`bench inference`: what each arm runs, turns and ratios, and a record to judge claims from."""
 
+import copy
 import functools
 import json
 from types import SimpleNamespace
@@ -15,7 +16,8 @@ from labkit.records import judge, ledger, store
 
 CLAIMS = [claim for claim in ledger.ledger() if claim["record"] == inference.NAME]
 REPEATS = 10
-RATIOS = {"base": 1.0, "lora": 2.0, "lora merged": 1.0, "ia3": 1.4, "ia3 merged": 1.001, "biases": 1.01,
+RATIOS = {"base": 1.0, "lora": 2.0, "lora merged": 1.0, "ia3": 1.4, "ia3 merged": 1.001,
+          "lora own": 1.6, "ia3 own": 1.2, "biases": 1.01,
           "norms": 1.0, "bottleneck": 1.3, "prompt": 1.04, "prefix": 1.05, "prefix from cache": 1.1,
           "hard prompt": 1.03}  # fmt: skip
 
@@ -83,7 +85,7 @@ def test_a_run_leaves_a_record_with_every_value_that_the_claims_name(world, caps
     whole = run(world, "--jobs", "4")
     assert world.started == [f"time_{regime}" for regime in inference.GPU["regimes"]]
     assert world.beside == {1}  # they are timed, so with the card to themselves whatever was asked
-    assert "| bottlenecks (Houlsby) | 1.300 (1.299 to 1.301) |" in capsys.readouterr().out
+    assert "| bottlenecks (Houlsby) | 1.300 [1.299, 1.301] |" in capsys.readouterr().out
     source = judge.Recorded(whole)
     assert {claim["id"] for claim in CLAIMS} == {"adapter-latency", "soft-latency"}
     for claim in CLAIMS:
@@ -137,13 +139,25 @@ def test_tables_have_a_row_for_each_arm_and_a_column_for_each_regime(world, caps
     adapters, prompts, sizes = (make(found) for make in tables)
     shown = [*inference_values.ADAPTERS, *inference_values.PROMPTS]
     assert sorted(["base", *shown]) == sorted(RATIOS)
-    assert len(adapters) == 3 + 7 + 2 and len(prompts) == 3 + 4 + 2 and len(sizes) == 2 + 11 + 2
+    assert len(adapters) == 3 + 9 + 2 and len(prompts) == 3 + 4 + 2 and len(sizes) == 2 + 13 + 2
     assert adapters[0].split("|")[2:-1] == [
         " forward, 1 x 16 ", " forward, 32 x 1,024 ", " 32 answer tokens from 1 prompt of 200 ",
         " 32 answer tokens from 32 prompts of 200 "]  # fmt: skip
     assert adapters[2].startswith("| the base alone | 30.0 ms |")
     assert "A prompt of 100 tokens" in prompts[-1]
+    assert "repeats (40, 40, 10, 10 by column)" in adapters[-1]
     assert "| bottlenecks (Houlsby) | 33 | 3.300% | 0.00 MB |" in sizes
+
+
+def test_one_ratio_in_words_is_of_its_own_regime_and_arm(world, monkeypatch):
+    assert inference_values.ratio("launch-bound", "lora").startswith("not measured yet: python -m labkit")
+    monkeypatch.setattr(inference, "job", lambda name: {
+        **pretended({"lora": 3.0} if name == "time_launch-bound" else ()), "seconds": 1.0, "peak_bytes": 5,
+    })  # fmt: skip
+    run(world)
+    said = {regime: inference_values.ratio(regime, "lora") for regime in ("launch-bound", "compute-bound")}
+    assert said["launch-bound"].startswith("LoRA r=16, through peft, forward, 1 x 16: 3.000 [2.99")
+    assert said["compute-bound"].startswith("LoRA r=16, through peft, forward, 32 x 1,024: 2.000 [1.99")
 
 
 # ---- arms
@@ -158,6 +172,7 @@ def test_each_method_has_its_default_size():
 def test_models_are_frozen_alike_in_bf16(tiny, monkeypatch):
     monkeypatch.setattr("labkit.load_model", lambda: seeded(tiny), raising=False)
     monkeypatch.setattr(inference, "METHODS", {"norms": "norms"})
+    monkeypatch.setattr(inference, "OWN", ())
     found = inference.prepared()
     assert set(found) == {"base", "norms"} and not any(model.training for model in found.values())
     weights = [weight for model in found.values() for weight in model.parameters()]
@@ -183,11 +198,24 @@ def test_arms_compute_what_their_names_say(models):
         return torch.allclose(logits[one], logits[other], atol=1e-5)
 
     assert near("lora", "lora merged") and near("ia3", "ia3 merged")
-    assert near("prefix", "prefix from cache")
-    apart = [arm for arm in logits if not arm.endswith("merged") and arm != "prefix from cache"]
+    assert near("prefix", "prefix from cache") and near("ia3", "ia3 own")
+    twins = ("lora merged", "ia3 merged", "ia3 own", "prefix from cache")
+    apart = [arm for arm in logits if arm not in twins]
     assert not any(near(one, other) for one in apart for other in apart if one != other)
     assert torch.equal(calls["prefix from cache"](), logits["prefix from cache"])  # the cache did not grow
     assert torch.equal(calls["base"](), logits["base"])
+
+
+@torch.no_grad()
+def test_own_lora_is_that_of_peft(models):
+    """With the same weights: A of either is drawn in its own order."""
+    own, ids = copy.deepcopy(models["lora own"]), torch.arange(5, 15)[None]
+    there, here = ([weight for name, weight in model.named_parameters() if "lora_" in name]
+                   for model in (models["lora"], own))  # fmt: skip
+    for weight, new in zip(here, there, strict=True):
+        weight.copy_(new)
+    through, alone, drawn = (model(ids).logits for model in (models["lora"], own, models["lora own"]))
+    assert torch.allclose(alone, through, atol=1e-5) and not torch.allclose(drawn, through, atol=1e-5)
 
 
 @pytest.mark.parametrize("new", [0, 3])
@@ -230,10 +258,10 @@ def test_answers_go_on_after_the_end_token(models, monkeypatch):
 
 
 def test_no_new_weight_is_at_its_start(models):
-    for arm, part in (("lora", "lora_B"), ("biases", "bias"), ("bottleneck", ".up.")):
+    for arm, part in (("lora", "lora_B"), ("lora own", "lora_B"), ("biases", "bias"), ("bottleneck", ".up.")):
         found = [weight for name, weight in models[arm].named_parameters() if part in name]
         assert found and all(weight.ne(0).all() for weight in found)
-    for arm, part in (("ia3", "ia3_l"), ("norms", "norm.weight")):
+    for arm, part in (("ia3", "ia3_l"), ("ia3 own", ".scale"), ("norms", "norm.weight")):
         found = [weight for name, weight in models[arm].named_parameters() if part in name]
         assert found and not any(weight.eq(1).all() for weight in found)
     assert models["base"].model.norm.weight.eq(1).all()  # untouched
@@ -243,6 +271,7 @@ def test_no_new_weight_is_at_its_start(models):
 
 def test_sizes_are_what_the_arms_keep_and_put_into_the_cache(models):
     found = inference.sizes(models)
+    assert {inference.METHODS[arm] for arm in inference.OWN} == {f"lora-r{inference.RANK}", "ia3"}
     hidden, inner, keys, layers = 64, 128, 32, 2
     weights = {
         "lora": 16 * layers * (2 * (hidden + hidden) + 2 * (hidden + keys) + 3 * (hidden + inner)),
@@ -253,6 +282,7 @@ def test_sizes_are_what_the_arms_keep_and_put_into_the_cache(models):
         "prefix": 100 * layers * 2 * keys,
         "prefix from cache": 100 * layers * 2 * keys,
     }
+    weights |= {f"{arm} own": weights[arm] for arm in inference.OWN}
     assert found["extra weights"] == dict.fromkeys(RATIOS, 0) | weights
     with torch.no_grad():
         kept = {length: models["base"](torch.ones(1, length, dtype=torch.long)).past_key_values
@@ -266,9 +296,16 @@ def test_sizes_are_what_the_arms_keep_and_put_into_the_cache(models):
     assert found["base"]["weights"] == sum(weight.numel() for weight in models["base"].parameters())
 
 
-def test_arms_take_turns_and_another_comes_first_in_each_repeat():
+def test_arms_take_turns_and_each_follows_every_other_in_some_repeat():
     said = []
-    calls = {arm: functools.partial(said.append, arm) for arm in "abc"}
-    found = inference.turns(calls, 2, 4)
-    assert "".join(said) == "aabbcc" + "aabbcc" + "bbccaa" + "ccaabb" + "aabbcc"  # the first warms up
-    assert {arm: len(each) for arm, each in found.items()} == dict.fromkeys("abc", 4)
+    calls = {arm: functools.partial(said.append, arm) for arm in "abcd"}
+    found = inference.turns(calls, 2, 40)
+    assert {arm: len(each) for arm, each in found.items()} == dict.fromkeys("abcd", 40)
+    turns = ["".join(said[first : first + 8]) for first in range(0, len(said), 8)]
+    assert turns[0] == "aabbccdd" and len(turns) == 41  # the first warms up
+    assert all(sorted(turn[::2]) == list("abcd") and turn[::2] == turn[1::2] for turn in turns)
+    assert {pair for turn in turns[1:] for pair in zip(turn[::2], turn[2::2], strict=False)} == {
+        (one, other) for one in "abcd" for other in "abcd" if one != other}  # fmt: skip
+    once, said[:] = list(said), []
+    inference.turns(calls, 2, 40)
+    assert said == once

@@ -1,14 +1,17 @@
 """From the jobs of `bench inference` to the values of its record, and its tables."""
 
-from statistics import mean, median
+from statistics import median
 
-from labkit.bench.markdown import measured, table, together
+from labkit.bench.markdown import measured, missing, table, together, values
+from labkit.records import stats
 
 NAME = "inference"
 ADAPTERS = {
-    "lora": "LoRA r=16",
+    "lora": "LoRA r=16, through peft",
+    "lora own": "LoRA r=16, own module",
     "lora merged": "LoRA r=16, merged",
-    "ia3": "IA3",
+    "ia3": "IA3, through peft",
+    "ia3 own": "IA3, own module",
     "ia3 merged": "IA3, merged",
     "biases": "added biases",
     "norms": "norms",
@@ -27,7 +30,7 @@ def summary(found, asked):
     times = {regime: found[f"time_{regime}"]["times"] for regime in asked["regimes"]}
     sizes = found["time_compute-bound"]  # the same in every job
     return {
-        "settings": {name: asked[name] for name in ("repeats", "regimes")},
+        "settings": {"regimes": asked["regimes"]},
         "time": {regime: {arm: _over(seconds, each["base"]) for arm, seconds in each.items() if arm != "base"}
                  for regime, each in times.items()},
         "speed": _speed(times["compute-bound"]),
@@ -63,7 +66,21 @@ def lines(found):
 @measured(NAME)
 def adapter_table(found):
     """Markdown lines: time with each adapter over the base's, by regime."""
-    return [*_times(found, ADAPTERS), "", _how(found)]
+    return [
+        *_times(found, ADAPTERS),
+        "",
+        f"{_how(found)} Bottlenecks are an own module too. A wrapper of peft does more in Python for each "
+        "layer: where Python and launches are the limit, compare own with own.",
+    ]
+
+
+def ratio(regime, arm):
+    """Text: time with an arm over the base's in a regime, with its 95% interval; or how to measure it."""
+    found = values(NAME)
+    if not found:
+        return missing(NAME)
+    name, about = (ADAPTERS | PROMPTS)[arm], _about(found["settings"]["regimes"][regime])
+    return f"{name}, {about}: {_spread(found['time'][regime][arm])} times the base's time"
 
 
 @measured(NAME)
@@ -98,7 +115,7 @@ def size_table(found):
 
 
 def _times(found, arms):
-    """Lines: the ratio by arm and regime, mean and range of the repeats; the base's milliseconds above."""
+    """Lines: the ratio by arm and regime with its 95% interval; the base's milliseconds above."""
     regimes = found["settings"]["regimes"]
     base = [f"{1e3 * median(found['seconds'][regime]['base']):.1f} ms" for regime in regimes]
     rows = [[name, *(_spread(found["time"][regime][arm]) for regime in regimes)]
@@ -115,9 +132,12 @@ def _about(shape):
 
 
 def _spread(ratios):
-    return f"{mean(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})"
+    found = stats.of_values(ratios)
+    return f"{found.mean:.3f} [{found.low:.3f}, {found.high:.3f}]"
 
 
 def _how(found):
-    return (f"transformers in bf16, eager. Mean of {found['settings']['repeats']} repeats with their range, "
-            "all models in turns in each, ratios within a repeat.")  # fmt: skip
+    repeats = ", ".join(str(shape["repeats"]) for shape in found["settings"]["regimes"].values())
+    return (f"transformers in bf16, eager. Means over repeats ({repeats} by column), all models in turns in "
+            "each, in an order drawn anew, ratios within a repeat. Brackets: 95% interval over repeats, all "
+            "of one process; another process may lie outside.")  # fmt: skip

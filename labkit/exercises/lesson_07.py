@@ -25,8 +25,9 @@ FORWARD_STUB = '''\
 def bottleneck_forward(x, W, D, d, U, u):
     """y + U gelu(D y + d) + u with y = W x, for one token.
 
-    x: list of float. W: square, D: (width, out), U: (out, width), each a list of rows. d: `width` floats,
-    u: `out` floats. gelu(z) = z * (1 + math.erf(z / math.sqrt(2))) / 2. Returns a list of `out` floats.
+    x: list of float. W: square, as o_proj is, D: (width, out), U: (out, width), each a list of rows.
+    d: `width` floats, u: `out` floats. gelu(z) = z * (1 + math.erf(z / math.sqrt(2))) / 2. Returns a list of
+    `out` floats.
     """
     raise NotImplementedError
 '''
@@ -81,6 +82,11 @@ def _with_input(x, W, D, d, U, u):
     return _plus(x, bottleneck_forward(x, W, D, d, U, u))
 
 
+def _d_late(x, W, D, d, U, u):
+    y = _times(W, x)
+    return _plus(y, _times(U, _plus(_gelu(_times(D, y)), d)), u)
+
+
 def _instead(x, W, D, d, U, u):
     return _plus(x, _bottleneck(_times(W, x), D, d, U, u))
 
@@ -113,6 +119,7 @@ register(Exercise(
         Mistake("no biases", _forward(down_bias=0.0, up_bias=0.0), "both biases, d and u, are missing"),
         Mistake("no d", _forward(down_bias=0.0), "the bias d is missing"),
         Mistake("no u", _forward(up_bias=0.0), "the bias u is missing"),
+        Mistake("d after gelu", _d_late, "d is added after gelu: gelu takes D y + d"),
         Mistake("relu", _forward(inner=lambda values: [max(0.0, z) for z in values]),
                 "this is relu: take gelu as the docstring has it"),
     ),
@@ -125,8 +132,8 @@ def init_bottleneck(noise, out, width):
     """Starting D (width, out), d (width,), U (out, width) and u (out,): step 0 changes nothing, U can learn.
 
     One of the two matrices takes its numbers from noise, a list of more floats than you need: in order, row
-    by row, divided by the square root of its number of columns. All else starts at 0.0. Returns a tuple
-    (D, d, U, u), matrices as lists of rows of float.
+    by row, divided by the square root of its number of columns. All else starts at 0.0, d too, though any
+    d would do. Returns a tuple (D, d, U, u), matrices as lists of rows of float.
     """
     raise NotImplementedError
 '''
@@ -150,16 +157,15 @@ def _zeros(rows, columns):
     return [[0.0] * columns for _ in range(rows)]
 
 
-def _init(down=True, up=False, size=lambda columns, rows: math.sqrt(columns), biases=False):
-    """init_bottleneck with noise in other places, or scaled otherwise."""
+def _init(down=True, up=False, size=lambda columns, rows: math.sqrt(columns), d_drawn=0, u_drawn=0):
+    """init_bottleneck with noise in other places, or scaled otherwise; biases times `d_drawn`, `u_drawn`."""
 
     def function(noise, out, width):
         values = iter(noise)
         D = _filled(values, width, out, size(out, width)) if down else _zeros(width, out)
         U = _filled(values, out, width, size(width, out)) if up else _zeros(out, width)
-        d, u = _zeros(1, width)[0], _zeros(1, out)[0]
-        if biases:
-            d, u = _filled(values, 1, width, 1)[0], _filled(values, 1, out, 1)[0]
+        d = [d_drawn * value for value in _filled(values, 1, width, size(out, width))[0]]
+        u = [u_drawn * value for value in _filled(values, 1, out, size(width, out))[0]]
         return D, d, U, u
 
     return function
@@ -172,6 +178,11 @@ def _columns_first(noise, out, width):
     values = iter(noise)
     columns = _filled(values, out, width, math.sqrt(out))
     return [list(row) for row in zip(*columns, strict=True)], [0.0] * width, _zeros(out, width), [0.0] * out
+
+
+def _matrices_first(noise, out, width):
+    D, d, U, u = init_bottleneck(noise, out, width)
+    return D, U, d, u
 
 
 register(Exercise(
@@ -191,7 +202,9 @@ register(Exercise(
         Mistake("neither zero", _init(up=True), "neither is zero: step 0 changes the outputs"),
         Mistake("U random", _init(down=False, up=True),
                 "D is zero and U random: U's gradient is zero; turn it round"),
-        Mistake("biases", _init(biases=True), "u is not zero: step 0 changes the outputs"),
+        Mistake("biases", _init(d_drawn=1, u_drawn=1), "u is not zero: step 0 changes the outputs"),
+        Mistake("d random", _init(d_drawn=1), "d is random, as torch has it: here it starts at 0.0"),
+        Mistake("order", _matrices_first, "right, but in another order: give (D, d, U, u)"),
         Mistake("not scaled", _init(size=lambda columns, rows: 1),
                 "the noise is not divided by the square root of D's columns"),
         Mistake("no root", _init(size=lambda columns, rows: columns),
@@ -249,12 +262,16 @@ register(Exercise(
     mistakes=(
         Mistake("one a block", _count(places=1), "one adapter a block: there are two, attention and MLP"),
         Mistake("no biases", _count(down_bias=0, up_bias=0), "the biases are forgotten: width + hidden each"),
+        Mistake("no biases, no norms", _count(down_bias=0, up_bias=0, norms=lambda layers: 0),
+                "matrices alone: the biases and the norms are trained too"),
         Mistake("no bias down", _count(down_bias=0), "the bias of D is forgotten: `width` weights"),
         Mistake("no bias up", _count(up_bias=0), "the bias of U is forgotten: `hidden` weights"),
         Mistake("one matrix", _count(up=0), "counts one matrix of each bottleneck: there are D and U"),
         Mistake("no norms", _count(norms=lambda layers: 0), "the norms are trained too: 2 a block, and one"),
         Mistake("no last norm", _count(norms=lambda layers: 2 * layers),
                 "one norm more stands before the head"),
+        Mistake("three norms", _count(norms=lambda layers: 3 * layers),
+                "three norms a block: the one before the head is there once"),
         Mistake("norm biases", _count(norm=2), "these norms have no bias: `hidden` weights each"),
         Mistake("one block", lambda hidden, layers, width: count_houlsby(hidden, 1, width),
                 "this is one block: multiply with the number of layers"),
@@ -308,12 +325,14 @@ register(Exercise(
     points=2,
     difficulty=2,
     minutes=8,
-    hint="Column j of W meets number j of x; row i of W, and number i of b, make number i of the output.",
+    hint="Write number i of the output as a sum over j. Which weights does each number of scale multiply?",
     stub=MERGE_STUB,
     draw=draw_merge,
     reference=merge_ia3,
     compare=close(1e-9, 1e-12),
     mistakes=(
+        Mistake("all swapped", _merge(swap=True, bias=lambda on_input: on_input),
+                "on_input is turned round: where it is True, x is scaled"),
         Mistake("swapped", _merge(swap=True),
                 "rows and columns are swapped: inputs meet columns of W"),
         Mistake("always rows", _merge(side=lambda on_input: False),
@@ -361,15 +380,20 @@ def draw_batch(seed):
     return inputs
 
 
-def _batch(taken, order=lambda names: range(len(names)), on_input=False):
-    """mixed_rows in which row i has the adapter `taken(i, names, scales)`, and rows come out in `order`."""
+def _batch(taken, order=lambda names: range(len(names)), on_input=False, shift=0.0, alone=lambda x, y: y):
+    """mixed_rows in which row i has the adapter `taken(i, names, scales)`, and rows come out in `order`.
+
+    A row without an adapter gives `alone(x, W x)`.
+    """
 
     def function(rows, W, scales, names):
         outputs = []
         for i, x in enumerate(rows):
             name = taken(i, names, list(scales))
-            scale = scales[name] if name is not None else [1.0] * len(W)
-            if on_input:
+            scale = [shift + value for value in scales.get(name, ())]
+            if name is None:
+                outputs.append(alone(x, _times(W, x)))
+            elif on_input:
                 outputs.append(_times(W, [a * b for a, b in zip(x, scale, strict=True)]))
             else:
                 outputs.append([a * b for a, b in zip(_times(W, x), scale, strict=True)])
@@ -393,6 +417,10 @@ def _alphabetical(names):
 
 def _asked(names):
     return [name for name in names if name is not None]
+
+
+def _latest(i, names, _):
+    return _asked(names[: i + 1])[-1]
 
 
 def _mean(rows, W, scales, names):
@@ -426,6 +454,13 @@ register(Exercise(
                 "each row has its neighbour's adapter: row i uses names[i]"),
         Mistake("None takes the first", _batch(lambda i, names, there: names[i] or there[0]),
                 "a row with None has no adapter: it gives W x"),
+        Mistake("None keeps the last", _batch(_latest),
+                "a row with None keeps the adapter of the row before it"),
+        Mistake("None gives zeros", _batch(_own, alone=lambda x, y: [0.0] * len(y)),
+                "a row with None gives zeros: without an adapter it is W x"),
+        Mistake("None gives x", _batch(_own, alone=lambda x, y: x),
+                "a row with None gives x: W is still there"),
+        Mistake("plus one", _batch(_own, shift=1.0), "1 + scale: IA3's scales start at 1 already"),
         Mistake("grouped", _batch(_own, order=_grouped),
                 "outputs are grouped by adapter: give them in the rows' order"),
         Mistake("sorted", _batch(_own, order=_alphabetical),
