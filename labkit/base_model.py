@@ -164,6 +164,8 @@ def _convert(gguf, target):
             tokenizer.save_pretrained(target)
     except SafetensorError as error:  # safetensors' own type for a file that cannot be written
         raise OSError(str(error)) from error
+    for file in target.glob("*.safetensors"):
+        file.chmod(0o644)  # safetensors lets only the owner read; a cache may be shared
     sizes = {file.name: file.stat().st_size for file in sorted(target.iterdir())}
     marker = {"source": GGUF, "sha256": GGUF_SHA256, "sizes": sizes}
     (target / "complete.json").write_text(json.dumps(marker, indent=1))

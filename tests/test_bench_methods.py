@@ -515,6 +515,24 @@ def test_the_record_says_how_trainable_weights_and_peaks_go_together(world):
     assert correlation([1, 2, 3], [7, 7, 7]) is None
 
 
+def test_soft_prompts_are_no_part_of_how_weights_and_peaks_go_together(world):
+    run(world, "--methods", "full,lora-r4,lora-r8,prompt-n4", "--seeds", "1")
+    whole = record()
+    sizes = {"full": (30, 3e9), "lora-r4": (10, 1e9), "lora-r8": (20, 2e9), "prompt-n4": (1, 9e9)}
+    for name, (weights, peak) in sizes.items():
+        whole["values"]["methods"][name] |= {"trainable": weights, "peak bytes": peak}
+
+    def order(names):
+        values = {**whole["values"], "methods": {name: whole["values"]["methods"][name] for name in names}}
+        store.path_of(RECORD, "cpu").unlink()
+        methods_report._write(values["settings"], "cpu", values, whole["scores"], {}, [])
+        return record()["values"]["rank correlation"]
+
+    assert order(sizes) == pytest.approx(1)  # with the prompt: -0.2
+    whole["values"]["methods"]["prompt-n4"]["module"] = "labkit/methods/lora.py"
+    assert order(sizes) == pytest.approx(-0.2)
+
+
 @pytest.fixture
 def ledger_of(monkeypatch):
     """`ledger_of(c=0.9, d=0.5)` makes these all the claims, with bands at these floors; the record counts."""
@@ -682,6 +700,16 @@ def test_the_table_has_a_line_a_method_with_intervals_gaps_and_what_was_forgotte
 def test_one_seed_has_no_interval_of_what_was_forgotten(world):
     run(world, "--methods", "full", "--seeds", "1")
     assert cells(methods_report.lines(record())[2])[6:] == ["7.0 GB", "+0.100", "+0.0"]
+
+
+def test_a_soft_prompt_has_no_number_of_what_was_forgotten_and_the_table_says_why(world):
+    run(world, "--methods", "full,prompt-n4", "--seeds", "1")
+    whole = record()
+    lines = methods_report.lines(whole)
+    assert cells(lines[2])[7:] == ["+0.100", "+0.0"] and cells(lines[3])[7:] == ["-", "-"]
+    assert "-: a soft prompt can be left off" in "\n".join(lines)
+    del whole["values"]["methods"]["prompt-n4"]
+    assert "soft prompt" not in "\n".join(methods_report.lines(whole))
 
 
 def test_a_table_has_the_day_of_each_method(world):

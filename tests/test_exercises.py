@@ -97,6 +97,16 @@ def test_an_unknown_mistake_is_told_what_differs_and_where(capsys, function, exp
     assert line.startswith(f"00.2  {expected}") and line.endswith("  0 of 2 points")
 
 
+@pytest.mark.parametrize("exercise_id", ["08.2", "08.3", "08.4"])
+def test_a_pair_may_be_a_tuple_or_a_list_but_nothing_else(capsys, exercise_id):
+    right = solve(exercise_id)
+    for kind in (tuple, list):
+        assert "correct" in said(capsys, exercise_id, lambda *given, kind=kind: kind(right(*given)))
+    for wrong in (lambda pair: [*pair, 0], lambda pair: pair[0], lambda pair: dict(enumerate(pair))):
+        line = said(capsys, exercise_id, lambda *given, wrong=wrong: wrong(right(*given)))
+        assert "  0 of" in line
+
+
 def test_a_right_answer_that_changes_its_arguments_is_told_so(capsys):
     def in_place(prompt, answer):
         prompt[:] = [-100] * len(prompt)

@@ -12,6 +12,7 @@ from labkit import env, evaluate
 from labkit.errors import LabkitError
 from labkit.methods import lora
 from labkit.methods import preferences as pr
+from labkit.methods.preferences import trained
 from labkit.tasks import voice
 
 WORDS = 40
@@ -502,6 +503,74 @@ def test_what_cannot_be_trained_on_is_named(tiny, tokenizer):
         pr.dpo(tiny(), PAIRS, tokenizer, batch=3, accumulate=2)
     with pytest.raises(LabkitError, match="adapters already"):
         pr.dpo(lora.adapted(tiny(), 2), PAIRS, tokenizer)
+
+
+def moved(model, seed=1):
+    """`model` with adapters that have learned something: their updates are not 0."""
+    policy = lora.adapted(model, 4).eval()
+    torch.manual_seed(seed)
+    for name, weight in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    return policy
+
+
+@torch.no_grad()
+def test_merged_adapters_give_the_tokens_of_unmerged_ones_and_the_base_returns_bit_for_bit(
+    fp32, tiny, tokenizer
+):
+    policy = moved(tiny())
+    before = {name: weight.clone() for name, weight in policy.named_parameters()}
+    linear = policy.base_model.model.model.layers[0].mlp.up_proj
+    ids = tokenizer(["one two three", "four five six"], return_tensors="pt").input_ids
+    options = {"max_new_tokens": 12, "do_sample": False}
+    apart = policy.generate(input_ids=ids, **options)
+    with trained.merged(policy):
+        assert linear.merged and not torch.equal(linear.base_layer.weight, before[
+            "base_model.model.model.layers.0.mlp.up_proj.base_layer.weight"])  # fmt: skip
+        assert torch.equal(policy.generate(input_ids=ids, **options), apart)
+    assert not linear.merged and all(torch.equal(weight, before[name])
+                                     for name, weight in policy.named_parameters())  # fmt: skip
+    with policy.disable_adapter():
+        assert not torch.equal(policy.generate(input_ids=ids, **options), apart)
+    with pytest.raises(ZeroDivisionError), trained.merged(policy):
+        raise ZeroDivisionError
+    assert not linear.merged and all(torch.equal(weight, before[name])
+                                     for name, weight in policy.named_parameters())  # fmt: skip
+    policy.merge_adapter()
+    policy.unmerge_adapter()  # peft's own way back: this is what the copies are for
+    assert not all(torch.equal(weight, before[name]) for name, weight in policy.named_parameters())
+
+
+@pytest.mark.parametrize("precision, kind", [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_grpo_samples_merged_in_the_precision_of_the_hardware_and_trains_apart(
+    monkeypatch, tiny, tokenizer, precision, kind
+):
+    from peft.tuners.lora import Linear
+
+    monkeypatch.setattr(env, "precision", lambda on=None: precision)
+    seen, steps = [], []
+    forward = Linear.forward
+
+    def spy(self, x, *args, **options):
+        seen.append((self.merged, self.base_layer.weight.dtype, x.shape[1] == 1))
+        return forward(self, x, *args, **options)
+
+    monkeypatch.setattr(Linear, "forward", spy)
+    model = tiny(num_hidden_layers=1)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    policy, _ = pr.grpo(
+        model, [{"prompt": "a b c"}, {"prompt": "d e"}], tokenizer, lambda row, text: len(text), batch=2,
+        group=2, steps=2, max_new_tokens=3, after_step=steps.append, progress=False,
+    )  # fmt: skip
+    merged = {one for one in seen if one[0]}
+    assert merged == {(True, kind, False), (True, kind, True)}  # the prompt, then token by token
+    apart = {one for one in seen if not one[0]}
+    assert apart and not any(single for _, _, single in apart)  # no token is sampled from unmerged ones
+    assert {dtype for _, dtype, _ in apart} == {torch.float32} and steps == [1, 2]
+    assert "generate" not in vars(policy)
+    policy.unload()
+    assert_as_before(model, before)
 
 
 @pytest.mark.parametrize("scale", [True, False])

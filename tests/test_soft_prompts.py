@@ -343,13 +343,16 @@ def test_a_prompt_goes_between_padding_and_text():
 
 
 @torch.no_grad()
-def test_a_prompt_before_the_padding_would_shift_positions(model):
+def test_a_prompt_before_the_padding_is_cut_off_where_positions_are_places(model):
     text, n = TEXTS[0], 4
     right = model(torch.tensor([with_prompt(model, text)])).logits[0, -1]
     ids = torch.tensor([[*model.prompt_ids, *[0] * n, *text]])
     mask = torch.tensor([[1] * N + [0] * n + [1] * len(text)])
     wrong = model(ids, attention_mask=mask).logits[0, -1]
     assert not torch.allclose(right, wrong, atol=1e-3)
+    by_mask = (mask.cumsum(dim=1) - 1).clamp(min=0)  # as `generate` counts: there the padding is no gap
+    again = model(ids, attention_mask=mask, position_ids=by_mask).logits[0, -1]
+    assert torch.allclose(again, right, atol=1e-4)
     ids = torch.tensor([[*[0] * n, *with_prompt(model, text)]])
     mask = (torch.arange(ids.shape[1]) >= n).long()[None]
     assert torch.allclose(model(ids, attention_mask=mask).logits[0, -1], right, atol=1e-4)

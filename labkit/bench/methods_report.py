@@ -195,8 +195,8 @@ def _write(settings, profile, values, scores, claims, failed):
         before = kept(settings, profile, [*names, *failed])
     entries = {**(before["values"]["methods"] if before else {}), **values["methods"]}
     scores = {**(before["scores"] if before else {}), **scores}
-    order = correlation([one["trainable"] for one in entries.values()],
-                        [one["peak bytes"] for one in entries.values()])  # fmt: skip
+    weights = [one for one in entries.values() if not _is_soft_prompt(one)]  # places take memory too
+    order = correlation([one["trainable"] for one in weights], [one["peak bytes"] for one in weights])
     return store.write(
         record_name(task), profile, seed=settings["seeds"][0],
         seconds=sum(found["seconds of all jobs"] for found in entries.values()),
@@ -215,6 +215,10 @@ def correlation(first, second):
     ranks = [np.unique(each, return_inverse=True, return_counts=True)[1:] for each in (first, second)]
     ranks = [(np.cumsum(count) - (count - 1) / 2)[place] for place, count in ranks]
     return float(np.corrcoef(ranks)[0, 1])
+
+
+def _is_soft_prompt(entry):
+    return entry["module"].startswith("labkit/methods/soft_prompts/")
 
 
 # ---- the table ------------------------------------------------------------------------------------------
@@ -251,6 +255,12 @@ def lines(whole):
         "kept from training, with one seed. The peak is training's. Speed is measured by `bench train`: here "
         "jobs share a card.",
     ]
+    if any(map(_is_soft_prompt, values["methods"].values())):
+        out.append(
+            "-: a soft prompt can be left off, and then the base itself answers; what is lost with it on was "
+            "not measured. Its places come on top of a step's tokens and are in the peak, so that the claim "
+            "adapter-params is about the other methods."
+        )
     if any(found["diverged"] for found in values["methods"].values()):
         out.append("A seed whose training diverged counts as no row right.")
     if any(found["at an end"] for found in values["methods"].values()):
@@ -266,6 +276,7 @@ def _cells(whole, name, found):
     exact = judge.estimate({"score": name}, recorded)
     gap = judge.estimate({"gap": [name, "full"]}, recorded) if name != "full" else None
     shares = [stats.unpack_rows(rows).mean() for rows in whole["scores"][name]["rows"]]
+    soft = _is_soft_prompt(found)
     return [
         name,
         f"{found['trainable']:,} ({100 * found['trainable'] / base['weights']:.3g}%)",
@@ -274,8 +285,8 @@ def _cells(whole, name, found):
         f"{min(shares):.1%} to {max(shares):.1%}" if len(shares) > 1 else "",
         f"{_points(gap.mean)} [{_points(gap.low)}, {_points(gap.high)}]" if gap else "",
         f"{found['peak bytes'] / 1e9:.1f} GB" if found["peak bytes"] else "-",  # every seed diverged
-        _change(found["general loss"], base["general loss"], "{:+.3f}".format),
-        _change(found["probe"], base["probe"], _points),
+        "-" if soft else _change(found["general loss"], base["general loss"], "{:+.3f}".format),
+        "-" if soft else _change(found["probe"], base["probe"], _points),
     ]
 
 

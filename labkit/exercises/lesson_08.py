@@ -1,9 +1,18 @@
-"""Exercises of lesson 08: a prefix's weights, a prompt's place, targets and words, bytes in the cache."""
+"""Exercises of lesson 08: a prefix's weights, a prompt's place and targets, bytes in the cache."""
 
-import math
 import random
 
 from labkit.exercises.spec import Exercise, Mistake, close, exact, register
+
+
+def pair(compare):
+    """`compare` for answers of two parts, in a tuple or in a list."""
+
+    def compared(got, want):
+        return type(got) in (tuple, list) and compare(tuple(got), tuple(want))
+
+    return compared
+
 
 # ---------------------------------------------------------------- 08.1 prefix_weights
 
@@ -60,6 +69,8 @@ register(Exercise(
                 "a prefix asks nothing: it has keys and values, no queries"),
         Mistake("one place", lambda n, layers, heads, kv, d: layers * 2 * kv * d,
                 "counts one place of the prefix: there are n"),
+        Mistake("bytes", lambda n, layers, heads, kv, d: 2 * n * layers * 2 * kv * d,
+                "these are bytes in 16 bits: weights were asked for"),
     ),
 ))
 
@@ -119,7 +130,7 @@ register(Exercise(
     stub=ADD_STUB,
     draw=draw_add,
     reference=add_prompt,
-    compare=exact,
+    compare=pair(exact),
     mistakes=(
         Mistake("before the padding", _added(lambda row, mask, first: 0),
                 "the prompt is before the padding: it goes right before text"),
@@ -192,6 +203,11 @@ def _packed(learned=("answer",), shift=1, by_place=False, position=lambda i, kin
 packed_with_prompts = _packed()
 
 
+def _one_short(rows, soft):
+    positions, targets = packed_with_prompts(rows, soft)
+    return positions, targets[:-1]
+
+
 def _once(rows, soft):
     """One prompt before the whole line, as peft has it."""
     first, *others = rows
@@ -212,7 +228,7 @@ register(Exercise(
     stub=PACK_STUB,
     draw=draw_pack,
     reference=packed_with_prompts,
-    compare=exact,
+    compare=pair(exact),
     mistakes=(
         Mistake("loss on the prompt", _packed(("soft", "question", "answer")),
                 "takes the loss on prompt and question: answer tokens only"),
@@ -229,91 +245,15 @@ register(Exercise(
                 "positions go on from row to row: each row begins at 0"),
         Mistake("prompt not counted", _packed(position=lambda i, kind, at, n: max(at - n, 0)),
                 "positions leave the prompt out: its words have places too"),
+        Mistake("from 1", _packed(position=lambda i, kind, at, n: at + 1),
+                "positions begin at 1: the first soft word of a row has 0"),
+        Mistake("one short", _one_short,
+                "a target is missing: the last place has -100"),
         Mistake("prompt once", _once, "one prompt before the line: each row needs its own"),
     ),
 ))
 
-# ---------------------------------------------------------------- 08.4 nearest_words
-
-NEAREST_STUB = '''\
-def nearest_words(vector, words, embeddings, k):
-    """The k words whose embeddings have the largest cosine with a learned vector, the nearest first.
-
-    vector: list of float. words: list of str; embeddings: their rows, each as long as vector, none of them
-    all zero. Returns a list of k str.
-    """
-    raise NotImplementedError
-'''
-
-
-def draw_nearest(seed):
-    """Embeddings at chosen angles and lengths: far ones are long, near ones short, one points away."""
-    r = random.Random(seed)
-    inputs = []
-    for number in range(5):
-        vector = [r.uniform(0.5, 2.0) for _ in range(3)]
-        size = math.hypot(*vector)
-        unit = [x / size for x in vector]
-        side = [unit[1], -unit[0], 0.0]  # at a right angle to the vector
-        side = [x / math.hypot(*side) for x in side]
-        # Cosines in order, with lengths against which dot products and distances order otherwise.
-        wanted = [(0.97, 0.15 * size), (0.85, 0.09 * size), (0.6, 0.95 * size), (0.4, 6.0 * size),
-                  (0.2, 20.0 * size), (-0.99, 1.5 * size)]  # fmt: skip
-        rows = [[length * (c * u + math.sqrt(1 - c * c) * s) for u, s in zip(unit, side, strict=True)]
-                for c, length in wanted]  # fmt: skip
-        words = r.sample(["tent", "order", "date", "when", "json", "the", "rope", "late", "red"], len(rows))
-        order = r.sample(range(len(rows)), len(rows))
-        inputs.append((vector, [words[i] for i in order], [rows[i] for i in order], (2, 3)[number % 2]))
-    return inputs
-
-
-def _dot(a, b):
-    return sum(x * y for x, y in zip(a, b, strict=True))
-
-
-def _cosine(a, b):
-    return _dot(a, b) / math.hypot(*a) / math.hypot(*b)
-
-
-def _nearest(near=_cosine, kept=lambda ranked, k: ranked[:k], sign=-1):
-    def function(vector, words, embeddings, k):
-        pairs = zip(words, embeddings, strict=True)
-        ranked = [word for word, _ in sorted(pairs, key=lambda pair: sign * near(vector, pair[1]))]
-        return kept(ranked, k)
-
-    return function
-
-
-nearest_words = _nearest()
-
-register(Exercise(
-    id="08.4",
-    title="The nearest words",
-    points=2,
-    difficulty=2,
-    minutes=8,
-    hint="The cosine of a and b is a · b / (|a| |b|). Sort the words by it, the largest first.",
-    stub=NEAREST_STUB,
-    draw=draw_nearest,
-    reference=nearest_words,
-    compare=exact,
-    mistakes=(
-        Mistake("dot product", _nearest(_dot), "orders by dot product: divide by the norms"),
-        Mistake("squared norms", _nearest(lambda a, b: _dot(a, b) / _dot(a, a) / _dot(b, b)),
-                "divides by squared norms: take their square roots"),
-        Mistake("distance", _nearest(lambda a, b: -math.dist(a, b)),
-                "orders by distance: the cosine does not see lengths"),
-        Mistake("opposite", _nearest(lambda a, b: abs(_cosine(a, b))),
-                "takes the cosine's size: a word that points away is far"),
-        Mistake("farthest", _nearest(sign=1), "these are the farthest words: the largest cosine is first"),
-        Mistake("nearest last", _nearest(kept=lambda ranked, k: ranked[:k][::-1]),
-                "the nearest word is last: it comes first"),
-        Mistake("all", _nearest(kept=lambda ranked, k: ranked), "these are all words: k were asked for"),
-        Mistake("one", _nearest(kept=lambda ranked, k: ranked[:1]), "this is one word: k were asked for"),
-    ),
-))
-
-# ---------------------------------------------------------------- 08.5 cache_bytes
+# ---------------------------------------------------------------- 08.4 cache_bytes
 
 CACHE_STUB = '''\
 def cache_bytes(rows, tokens, n, layers, kv_heads, head_dim):
@@ -354,7 +294,7 @@ def _shared(rows, tokens, n, layers, kv_heads, head_dim):
 
 
 register(Exercise(
-    id="08.5",
+    id="08.4",
     title="Bytes in the cache",
     points=2,
     difficulty=2,
@@ -363,11 +303,14 @@ register(Exercise(
     stub=CACHE_STUB,
     draw=draw_cache,
     reference=cache_bytes,
-    compare=close(0, 0),
+    compare=pair(close(0, 0)),
     mistakes=(
         Mistake("fp32", _cached(size=4), "4 bytes a number: bf16 takes 2"),
         Mistake("half", _cached(kinds=1), "half of it: keys and values, and 2 bytes for each number"),
         Mistake("one row", _cached(of_rows=lambda rows: 1), "counts one sequence: every row has a cache"),
+        Mistake("prompt of one row",
+                lambda rows, *shape: [cache_bytes(rows, *shape)[0], cache_bytes(1, *shape)[1]],
+                "the second number is one row's: each row keeps the prompt"),
         Mistake("one layer", _cached(of_layers=lambda layers: 1),
                 "counts one layer: every layer keeps keys and values"),
         Mistake("text only", _cached(whole=lambda tokens, n: tokens),

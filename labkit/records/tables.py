@@ -22,14 +22,17 @@ SYLLABUS = (
     ("13_prompt_rag_or_finetune", "Decide by measurement"),
 )
 # Lessons that stand but whose run on a GPU is still to be recorded; the syllabus says so.
-WAITING = ("03_data", "04_full_finetuning", "05_lora", "06_qlora", "07_adapters", "08_soft_prompts")
+WAITING = (
+    "03_data", "04_full_finetuning", "05_lora", "06_qlora", "07_adapters", "08_soft_prompts",
+    "09_preferences", "10_merging",
+)  # fmt: skip
 
 
 def fill(name, lesson):
     """The text for a placeholder `{{name}}` of `lesson`, or for a generated README block (lesson None)."""
     made = {"budget": lambda: budget(lesson), "syllabus": syllabus, "notebooks": lambda: syllabus(links=""),
             "form-json": prompt_table, "families": family_table, "claims": claims_table,
-            "train": train_table, "methods": methods_table}  # fmt: skip
+            "memory": memory_table, "train": train_table, "methods": methods_table}  # fmt: skip
     if name in made:
         return made[name]()
     kind, _, number = name.partition(":")
@@ -107,6 +110,25 @@ def family_table():
         lines.append(f"| {name} | {found['best prompt']} | {shares[0]} | {shares[1]} | {found['rate']} |")
     made = f"{whole['machine']['device']}, {whole['made']}"
     return "\n".join([*lines, "", f"Brackets: 95% interval, clustered by phrasing. Recorded on {made}."])
+
+
+def memory_table():
+    """How far predictions of memory lie from what a card showed, beside those of others: markdown tables."""
+    from labkit.bench import memory_report
+
+    whole = store.read("memory")
+    if whole is None:
+        return "(not measured yet)"
+    made = f"{whole['machine']['device']}, {whole['made']}, PyTorch {whole['versions']['torch']}"
+    said = whole["values"]["predicted"]
+    file = f"seed {said['seed']}, sha256 {said['sha256'][:16]}"
+    return "\n".join([
+        *memory_report.tables(whole["values"]), "",
+        "An error is (predicted - measured) / measured; too low: the share of settings that take more. Each "
+        "engine is asked what it answers: not all know all methods, and two know weights, gradients and "
+        f"optimizer states only. The predictions ({file}) were written before anything was measured. "
+        f"Recorded on {made}.",
+    ])  # fmt: skip
 
 
 def train_table():

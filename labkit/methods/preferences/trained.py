@@ -16,6 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from labkit import env
 from labkit.errors import LabkitError
 from labkit.methods.preferences.reward import scorer
+from labkit.train.precision import Weights, autocast
 
 LOSSES = ("sigmoid", "ipo", "sigmoid_norm")  # DPO, IPO, length-normalised DPO: trl's names
 
@@ -33,7 +34,7 @@ _LOGGED = {
 
 def dpo(
     model, pairs, tokenizer, *, beta=0.1, lr=1e-4, steps=100, batch=16, loss="sigmoid", rank=16, warmup=0.1,
-    accumulate=1, seed=0, progress=True,
+    accumulate=1, seed=0, after_step=None, progress=True,
 ):  # fmt: skip
     """Direct preference optimisation of LoRA adapters on `pairs`; returns (policy, history).
 
@@ -41,7 +42,8 @@ def dpo(
     `batch` pairs, in `accumulate` parts. `loss` is `sigmoid` (DPO), `ipo`, or `sigmoid_norm`
     (length-normalised DPO); the last two take means over tokens, and so want other betas: see `losses`. A
     history has loss, margin (beta times nats), accuracy, and chosen_logp and rejected_logp (nats per
-    answer), of each step's batch.
+    answer), of each step's batch. `after_step(step)` may copy weights of `model`, on which trl has a
+    forward of its own by then: do not compute with it.
     Raises LabkitError for another loss, no pairs, or a model that has adapters.
     """
     from trl import DPOConfig, DPOTrainer
@@ -60,13 +62,13 @@ def dpo(
             peft_config=_adapters(rank, "CAUSAL_LM"),
         )  # fmt: skip
 
-    return _train(model, trainer, steps, "DPO" if loss == "sigmoid" else loss, progress)
+    return _train(model, trainer, steps, "DPO" if loss == "sigmoid" else loss, progress, after_step)
 
 
 def grpo(
     model, rows, tokenizer, reward, *, beta=0.04, lr=1e-4, steps=100, batch=8, group=8, max_new_tokens=110,
     temperature=1.0, epsilon=0.2, iterations=1, scale=True, rank=16, warmup=0.1, accumulate=1, seed=0,
-    progress=True,
+    after_step=None, progress=True,
 ):  # fmt: skip
     """Group-relative policy optimisation of LoRA adapters; returns (policy, history).
 
@@ -76,8 +78,8 @@ def grpo(
     acts. `scale` divides advantages by their group's standard deviation. Loss and KL term are those of
     `grpo_loss`. A history has reward, reward_std, kl (the mean of `k3` over tokens; with beta 0 none),
     tokens (of an answer), cut_off and equal_groups (shares), entropy and clipped. Sampling takes most of the
-    time, and about as long for many answers as for few: choose groups large. trl samples in fp32, and trains
-    in `env.precision()`.
+    time, and about as long for many answers as for few: choose groups large. Answers are sampled with the
+    adapters merged, and like the training in `env.precision()`. `after_step` is that of `dpo`.
     Raises LabkitError for fewer rows than a step takes, or sizes that do not divide.
     """
     from datasets import Dataset
@@ -106,12 +108,14 @@ def grpo(
             # trl's defaults weigh all tokens alike ("dapo") and the KL term by the ratio; the paper neither.
             loss_type="grpo", use_bias_correction_kl=False,
         )  # fmt: skip
-        return GRPOTrainer(
+        made = GRPOTrainer(
             model, reward_funcs=judged, args=settings, train_dataset=data, processing_class=tokenizer,
             peft_config=_adapters(rank, "CAUSAL_LM"),
         )  # fmt: skip
+        made.model.generate = _generate_merged(made.model)
+        return made
 
-    return _train(model, trainer, steps, "GRPO", progress)
+    return _train(model, trainer, steps, "GRPO", progress, after_step)
 
 
 def reward_model(
@@ -142,6 +146,40 @@ def reward_model(
     return _train(classifier, trainer, steps, "reward model", progress)
 
 
+@contextmanager
+def merged(policy):
+    """Inside, the adapters of `policy` are merged into its base, whose own weights return bit for bit.
+
+    A token then launches as many kernels as one of the base; adapters apart launch four more a layer. Copies
+    are merged into, since subtracting would leave roundings: that takes the bytes of the adapted weights.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module.get_base_layer() for module in policy.modules() if isinstance(module, BaseTunerLayer)]
+    own = [layer.weight.data for layer in layers]
+    try:
+        for layer in layers:
+            layer.weight.data = layer.weight.data.clone()
+        policy.merge_adapter()
+        yield
+    finally:
+        policy.unmerge_adapter()
+        for layer, weight in zip(layers, own, strict=True):
+            layer.weight.data = weight
+
+
+def _generate_merged(policy):
+    """`policy.generate` with the adapters merged, in the precision of the hardware."""
+    generate, on = policy.generate, policy.device
+    precision = env.precision(on)
+
+    def generate_merged(*args, **options):
+        with merged(policy), Weights(policy, precision), autocast(on.type, precision):
+            return generate(*args, **options)
+
+    return generate_merged
+
+
 # ---- what all of them share -----------------------------------------------------------------------------
 
 
@@ -170,14 +208,14 @@ def _adapters(rank, task, **options):
     return LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type=task, **options)
 
 
-def _train(model, make, steps, label, progress):
+def _train(model, make, steps, label, progress, after_step=None):
     """Train with what `make(folder)` gives; take off all that it put on `model` but the adapters."""
     _check_plain(model)
     forward = vars(model).get("forward")
     with tempfile.TemporaryDirectory() as folder, _quiet():
         trainer = make(folder)
         trainer.remove_callback(PrinterCallback)
-        bar = _Bar(steps, label, progress)
+        bar = _Bar(steps, label, progress, after_step)
         trainer.add_callback(bar)
         try:
             trainer.train()
@@ -190,6 +228,7 @@ def _train(model, make, steps, label, progress):
             policy = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
             for part in (policy, model):  # trl put a head of its own there, accelerate its autocast
                 vars(part).pop("forward", None)
+                vars(part).pop("generate", None)
             if forward is not None:
                 model.forward = forward
             policy.zero_grad(set_to_none=True)
@@ -253,13 +292,16 @@ def _quiet():
 class _Bar(TrainerCallback):
     """Progress as elsewhere in the course: one bar, with the number that matters."""
 
-    def __init__(self, steps, label, progress):
+    def __init__(self, steps, label, progress, after_step):
+        self.after_step = after_step
         self.bar = tqdm(
             total=steps, disable=not progress, file=sys.stdout, unit="step", mininterval=0.5, desc=label
         )
 
-    def on_step_end(self, *_, **__):
+    def on_step_end(self, args, state, control, **_):
         self.bar.update()
+        if self.after_step:
+            self.after_step(state.global_step)
 
     def on_log(self, args, state, control, logs=None, **_):
         shown = {"reward", "rewards/margins", "margin"} & set(logs or {})

@@ -67,8 +67,9 @@ def _placed(outputs, places, vectors):
 def prompt_tuning(model, n, start=None):
     """Add n learned word embeddings to `model` (Lester et al. 2021, arXiv:2104.08691); returns it.
 
-    They start as the embeddings of the token ids `start`, repeated or cut to n, or of random words.
-    Raises LabkitError for a model that has a soft prompt, fewer than 1 vector, and ids that are no words.
+    They start as the embeddings of the token ids `start`, repeated or cut to n (repeats start equal), or of
+    random words. Raises LabkitError for a model that has a soft prompt, fewer than 1 vector, and ids that are
+    no words.
     """
     ids = _start_ids(model, n, start)
     return _attach(model, n, _forward_with_prompt, Table(model.get_input_embeddings()(ids)))
@@ -138,12 +139,13 @@ class Placed(nn.Module):
 
 
 def prefix_tuning(model, n, start=None, hidden=None):
-    """Add n learned keys and values to every layer of `model`; returns it.
+    """Add n learned keys and values to every layer of `model` (arXiv:2101.00190); returns it.
 
     They start as those that the base computes for the token ids `start`, repeated or cut to n, or for random
     words: before training the prefix does what these words would. With `hidden` they are trained through an
-    `Encoder` of that width in each layer. Raises LabkitError as `prompt_tuning` does, and for a model whose
-    layers have no `self_attn` with `k_proj` and `v_proj`.
+    `Encoder` of that width in each layer, as Li & Liang's through their MLP; without, as free vectors. Raises
+    LabkitError as `prompt_tuning` does, and for a model whose layers have no `self_attn` with `k_proj` and
+    `v_proj`.
     """
     ids = _start_ids(model, n, start)
     layers = getattr(model.base_model, "layers", [])
@@ -246,8 +248,8 @@ def _generate(self, input_ids, attention_mask=None, prompts=None, **options):
 def put_before(ids, mask, prompt):
     """`ids` and `mask` (rows, length) with `prompt` (rows, n) before each row's first real token.
 
-    Padding on the left stays on the left of the prompt: positions are counted from the first token that is
-    not padding, and so is what a prompt may be followed by.
+    Padding stays on the left of the prompt. Between a prompt and its text it would be a gap wherever
+    positions are counted by places; counted by the mask, as in transformers' `generate`, it would be none.
     """
     (rows, length), n = ids.shape, prompt.shape[1]
     column = torch.arange(length + n, device=ids.device).expand(rows, -1)

@@ -1,0 +1,176 @@
+"""Preferences: DPO and its kin, more SFT, reward models and GRPO, from the same starts on the same messages.
+
+A start is full finetuning on drafts of `voice`. Its own answers, judged by the pair rules, give the pairs;
+everything is scored on test messages, by pair rules (what was asked for) and held-out rules (what was not).
+Every rate is chosen by validation messages; stages wait for one another, since one trains on what the one
+before it left.
+"""
+
+import time
+
+from labkit import env
+from labkit.bench import jobs, preferences_jobs, preferences_report, preferences_values
+from labkit.bench import methods as bench_methods
+from labkit.bench.preferences_jobs import BETA, FAILING, KIN
+from labkit.errors import LabkitError
+from labkit.records import ledger, store
+
+NAME = "preferences"
+RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+REWARDS = ("raw", "balanced")
+CODE_OF_SWEEP = "validation"  # ends the names of a sweep's jobs: what judges them
+EXTENSIONS = 2  # further rates on a side, at most
+GPU = {"seeds": (0, 1, 2), "more": (0, 1, 2, 3, 4), "start": 300, "batch": 8, "length": 512,
+       "messages": 600, "answers": 8, "steps": 100, "pairs": 16, "betas": (0.03, 0.1, 0.3, 1.0), "rl": 100,
+       "prompts": 16, "group": 8, "looks": 4, "new": 110, "rows": None, "passages": None}  # fmt: skip
+SMOKE = {"seeds": (0,), "more": (0, 1), "start": 2, "batch": 2, "length": 256, "messages": 8, "answers": 4,
+         "steps": 2, "pairs": 2, "betas": (0.1, 1.0), "rl": 2, "prompts": 2, "group": 2, "looks": 2,
+         "new": 40, "rows": 4, "passages": 2}  # fmt: skip
+CODE = ("bench/preferences", "bench/preferences_jobs", "bench/preferences_scores", "bench/preferences_values",
+        "bench/methods", "methods/full", "methods/lora", "methods/preferences/kl",
+        "methods/preferences/pairs", "methods/preferences/reward", "methods/preferences/sampling",
+        "methods/preferences/trained", "methods/preferences/wins", "tasks/voice/rules",
+        "tasks/voice/scoring")  # fmt: skip
+FAMILIES = ("voice", "general")
+
+
+def main(argv):
+    """Run what is missing and write data/measurements/preferences.json; without a GPU, a trial, no record."""
+    options = jobs.options(NAME, __doc__, argv)
+    profile, asked = env.profile(), settings()
+    digest = {**store.data_digest(*FAMILIES), **store.training_digest(),
+              **store.code_digest(*(f"labkit/{part}.py" for part in CODE))}  # fmt: skip
+    mark = {**digest, "profile": profile}  # a trial's results are no measurement's
+    if options.job:
+        jobs.write(options.folder, options.job, {**job(options.job, options.folder), "digest": mark})
+        return 0
+
+    def run(names):
+        return jobs.run(NAME, names, options.folder, options.jobs, mark)
+
+    found, tried = stages(asked, run, EXTENSIONS if profile == "gpu" else 0)
+    values = preferences_values.summary(found, tried, asked, phrasings(asked))
+    print("\n".join(preferences_report.lines(values)))
+    if profile != "gpu":
+        print("a trial: no record is written without a GPU")
+        return 0
+    every = [*found.values(), *(one for numbers in tried.values() for one in numbers.values())]
+    path = store.write(
+        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values,
+        peak_bytes=max(one["peak_bytes"] for one in every), digest=digest, claims=ledger.stamp(every),
+    )  # fmt: skip
+    print(f"wrote {path.name}")
+    return 0
+
+
+def settings():
+    """The numbers of this profile."""
+    return vars(env.budget(cpu=SMOKE, gpu=GPU, smoke=SMOKE))
+
+
+def phrasings(asked):
+    """The phrasing of each test message that is scored."""
+    from labkit import load
+
+    test = list(load("voice")["test"]["phrasing"])
+    return test[: asked["rows"]]
+
+
+# ---- what is run ----------------------------------------------------------------------------------------
+
+
+def stages(asked, run, most):
+    """({job: result}, {arm: {rate or beta: result}}): every stage, each after the one it trains from."""
+    tried = _swept({"start": RATES}, CODE_OF_SWEEP, run, most)
+    found = run([f"start_{_best(tried, 'start')}_{seed}" for seed in asked["more"]])
+    rewards = {f"reward-{kind}": RATES for kind in REWARDS}
+    pairs = [f"pairs_{seed}" for seed in asked["more"]]
+    early = [f"sweep_{arm}_{rate:g}_0_{CODE_OF_SWEEP}" for arm, rates in rewards.items() for rate in rates]
+    whole = run([*pairs, *early])  # rewards are swept meanwhile, to keep the machine busy
+    found |= {name: whole[name] for name in pairs}
+    rates = {"grpo": RATES, "sft": RATES, "dpo": RATES, **rewards}
+    tried |= _swept(rates, CODE_OF_SWEEP, run, most)
+    best = {arm: _best(tried, arm) for arm in rates}
+    early = [f"sweep_{arm}_{beta:g}_0_{best['dpo']}" for arm, betas in KIN.items() for beta in betas]
+    longest, rest = names(asked, best)
+    whole = run([*longest, *early, *rest])
+    found |= {name: whole[name] for name in (*longest, *rest)}
+    tried |= _swept(KIN, best["dpo"], run, min(1, most))
+    kin = [f"{arm}_{_best(tried, arm)}_{best['dpo']}_{seed}" for arm in KIN for seed in asked["seeds"]]
+    return found | run(kin), tried
+
+
+def names(asked, best):
+    """(The longest jobs, the others) at the best rates; IPO and normalised DPO wait for their betas.
+
+    What a job takes on an H200, by itself, seconds: 10 to load the base and the libraries; training and
+    answers are bound by kernel launches, about 25 ms a decode step whatever the batch (110 steps are 3 s)
+    and 30 (`fit`, in a CUDA graph) to 180 ms (trl, step by step) a training step.
+
+    - sweep_start (4) and start (5): 45; 300 steps of `fit`, scores
+    - pairs (5): 45; 4,800 answers, 10 batches of 110 decode steps
+    - sweep_reward (8) and reward (6): 35; 100 steps of trl, 2,200 rewards
+    - sweep_sft (4) and sft (5): 35; about 215 steps of `fit`, scores
+    - sweep_dpo (4), the kin's (6), dpo at BETA (5) and other arms on pairs (24): 45; 100 steps of trl, scores
+    - sweep_grpo (4): 100; 25 steps, each of 3 s of decoding and 0.4 s of training
+    - grpo (5): 370; 100 such steps, scores at four of them
+
+    In all about 5,400 s; 8 side by side are done in 18 to 25 minutes. Scores of a policy (12 s): answers to
+    400 messages, greedy and sampled, their KL, and 187 passages.
+    """
+    longest = [f"grpo_{best['grpo']}_{seed}" for seed in asked["more"]]
+    out = [f"dpo_{BETA:g}_{best['dpo']}_{seed}" for seed in asked["more"]]
+    out += [f"sft_{best['sft']}_{seed}" for seed in asked["more"]]
+    for seed in asked["seeds"]:
+        betas = [beta for beta in (*asked["betas"], FAILING) if beta != BETA]
+        out += [f"dpo_{beta:g}_{best['dpo']}_{seed}" for beta in betas]
+        out += [f"{arm}_{BETA:g}_{best['dpo']}_{seed}" for arm in ("ready", "balanced")]
+        out += [f"reward_{kind}_{best[f'reward-{kind}']}_{seed}" for kind in REWARDS]
+    return longest, out
+
+
+def _swept(start, code, run, most):
+    """{arm: {rate or beta: result}}; LabkitError if an arm diverges everywhere."""
+    tried, failed = bench_methods.sweep(start, dict.fromkeys(start, code), 0, run, most)
+    if failed:
+        raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
+    return tried
+
+
+def _best(tried, arm):
+    """The best rate or beta of an arm, as it stands in a job's name."""
+    return f"{bench_methods.best_rate(tried[arm]):g}"
+
+
+def job(name, folder):
+    """One job by name; returns what `jobs.write` stores, with its seconds and peak bytes."""
+    import torch
+
+    asked, started = settings(), time.perf_counter()
+    torch.set_float32_matmul_precision("high")
+    kind, *rest = name.split("_")
+    if kind == "sweep":
+        result = _try(*rest, asked, folder)
+    elif kind in preferences_jobs.LOSSES:
+        result = preferences_jobs.dpo(kind, *rest, asked, folder)
+    else:
+        do = {"start": preferences_jobs.start, "pairs": preferences_jobs.pairs, "sft": preferences_jobs.sft,
+              "grpo": preferences_jobs.grpo, "reward": preferences_jobs.reward}[kind]  # fmt: skip
+        result = do(*rest, asked, folder)
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+
+
+def _try(arm, number, seed, code, asked, folder):
+    """A job of a sweep: `number` is a rate, or a beta at the rate that `code` says."""
+    if arm == "start":
+        return preferences_jobs.tune_start(number, seed, asked, folder)
+    if arm in KIN:
+        return preferences_jobs.dpo(arm, number, code, seed, asked, folder, CODE_OF_SWEEP)
+    if arm == "dpo":
+        return preferences_jobs.dpo(arm, f"{BETA:g}", number, seed, asked, folder, CODE_OF_SWEEP)
+    if arm.startswith("reward-"):
+        kind = arm.removeprefix("reward-")
+        return preferences_jobs.reward(kind, number, seed, asked, folder, CODE_OF_SWEEP)
+    return {"sft": preferences_jobs.sft, "grpo": preferences_jobs.grpo}[arm](
+        number, seed, asked, folder, CODE_OF_SWEEP)  # fmt: skip

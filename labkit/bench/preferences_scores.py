@@ -1,0 +1,127 @@
+"""Scores of policies for `bench preferences`: rules kept, KL to the start, length, loss on plain English."""
+
+import math
+from contextlib import nullcontext
+
+READ = 32  # answers whose log-probabilities are computed at once
+TENTHS = 10  # parts of a run over which its history is averaged
+HISTORY = ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp")
+
+
+def policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
+    """`on_policy_scores`, and of greedy answers: held-out rules kept (a count a row) and words (a row); the
+    mean shares of rules kept; and the loss on plain English, in nats per token."""
+    from labkit import generate
+    from labkit.methods.preferences import words_of
+    from labkit.tasks import general, voice
+
+    with fast(policy):
+        texts = generate(policy, tokenizer, rows["prompt"], max_new_tokens=asked["new"], batch_size=512,
+                         progress=False)  # fmt: skip
+        passages = general.passages()[: asked["passages"]]
+        loss = general.perplexity(policy, tokenizer, passages, progress=False).loss
+    held = [voice.kept(row["message"], text, voice.HELD_OUT_RULES)
+            for row, text in zip(rows, texts, strict=True)]  # fmt: skip
+    return {
+        **on_policy_scores(policy, tokenizer, rows, seed, asked, divergence),
+        "held": [sum(kept.values()) for kept in held],
+        "words": list(map(words_of, texts)),
+        "held-out": mean([sum(kept.values()) / len(kept) for kept in held]),
+        "greedy reward": mean([kept_share(row, text) for row, text in zip(rows, texts, strict=True)]),
+        "general loss": loss,
+        "examples": texts[:3],
+    }
+
+
+def on_policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
+    """Of one sample a row at temperature 1: KL to the start (nats an answer, exact at each position), reward
+    (share of pair rules kept), tokens, and the share that was cut off."""
+    from labkit.methods import preferences as pr
+
+    with fast(policy):
+        answers = pr.sample(policy, tokenizer, rows["prompt"], n=1, seed=int(seed), batch=512,
+                            max_new_tokens=asked["new"], progress=False)  # fmt: skip
+    away = 0.0
+    if divergence:
+        away = pr.divergence(policy, tokenizer, rows["prompt"], answers, batch=READ, progress=False).mean
+    first = [some[0] for some in answers]
+    return {
+        "KL": away,
+        "reward": mean([kept_share(row, one.text) for row, one in zip(rows, first, strict=True)]),
+        "tokens": mean([len(one.ids) for one in first]),
+        "cut off": mean([not one.ended for one in first]),
+    }
+
+
+def fast(policy):
+    """A context in which answers of `policy` cost no more than those of its base."""
+    from labkit.methods.preferences.trained import merged
+
+    return merged(policy) if hasattr(policy, "merge_adapter") else nullcontext()
+
+
+def kept_share(row, text):
+    """The reward: the share of pair rules that an answer keeps."""
+    from labkit.tasks import voice
+
+    return voice.reward(row["message"], text)
+
+
+def voice_rows():
+    from labkit import load
+
+    return load("voice")
+
+
+def few(rows, asked):
+    """The rows that are scored: all, but in a trial."""
+    return rows.select(range(min(asked["rows"] or len(rows), len(rows))))
+
+
+def mean(numbers):
+    return sum(numbers) / len(numbers)
+
+
+# ---- on the way -----------------------------------------------------------------------------------------
+
+
+class Looks:
+    """Copies of the adapters of `model` at equal parts of its training, to be scored when it is over."""
+
+    def __init__(self, model, steps, count):
+        self.model, self.kept = model, {}
+        self.wanted = {max(1, steps * part // count) for part in range(1, count + 1)}
+
+    def __call__(self, step):
+        if step in self.wanted:
+            self.kept[step] = {name: weight.detach().clone() for name, weight in self._adapters()}
+
+    def _adapters(self):
+        return [(name, weight) for name, weight in self.model.named_parameters() if "lora_" in name]
+
+    def finite(self):
+        """Is every adapter a number at the end? trl trains on if the loss is none."""
+        return all(weight.isfinite().all().item() for _, weight in self._adapters())
+
+    def scores(self, policy, last, seed, asked):
+        """[{step, KL, reward}] in the order of steps, from samples; `last` are the scores at the end."""
+        import torch
+
+        from labkit import load_tokenizer
+
+        test, path = few(voice_rows()["test"], asked), []
+        final = max(self.kept)
+        for step, weights in sorted(self.kept.items()):
+            with torch.no_grad():
+                for name, weight in self._adapters():
+                    weight.copy_(weights[name])
+            found = last if step == final else on_policy_scores(policy, load_tokenizer(), test, seed, asked)
+            path.append({"step": step, "KL": found["KL"], "reward": found["reward"]})
+        return path
+
+
+def tenths(history):
+    """The means of HISTORY over tenths of a run, by name."""
+    size = max(1, math.ceil(len(history) / TENTHS))
+    parts = [history[at : at + size] for at in range(0, len(history), size)]
+    return {name: [round(mean([entry[name] for entry in part]), 5) for part in parts] for name in HISTORY}
