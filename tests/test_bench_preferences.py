@@ -222,16 +222,6 @@ def test_the_band_reads_the_interval_over_phrasings_and_seeds_and_not_over_seeds
     assert whole["values"]["dpo wins plain"] == whole["values"]["wins"]["dpo 0.1"]["plain"]["each"]
 
 
-@pytest.mark.parametrize("mean, low, high, edge", [
-    (0.6, 0.55, 0.62, 0.5), (0.4, 0.3, 0.45, 0.5), (0.2, 0.06, 0.62, 1.0), (3.5, 1.1, 10.8, 1.0),
-])  # fmt: skip
-def test_a_value_band_sees_the_side_of_the_interval_that_decides(mean, low, high, edge):
-    found = stats.of_values(values.readable({"mean": mean, "low": low, "high": high, "each": [0] * 5}, edge))
-    assert found.mean == pytest.approx(mean)
-    assert (found.high if mean < edge else found.low) == pytest.approx(high if mean < edge else low)
-    assert values.readable({"mean": None, "low": None, "high": None, "each": [0] * 5}, edge) == [None]
-
-
 def test_verdicts_from_counts_are_those_of_the_judge_on_the_answers():
     rows = voice.read("test")[:40]
     drafts, replies = ([row[column] for row in rows] for column in ("draft", "reply"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labkit.errors import LabkitError
-from labkit.records import record, stats, store
+from labkit.records import judge, record, stats, store
 
 LESSON = '''# %% [markdown]
 # # Prose
@@ -423,3 +423,19 @@ def test_a_digest_of_code_is_the_same_on_every_python():
 '''
     assert store._sha(store._tree(source)) == "d1582bb281f26db1"
     assert store._sha(store._tree(source.replace("tail", "tale"))) != "d1582bb281f26db1"
+
+
+def test_a_value_may_bring_the_interval_that_its_benchmark_worked_out():
+    band = {"value": "ratio", "below": 1}
+    said = {"mean": 0.5, "low": 0.3, "high": 0.9, "each": [0.4, 0.5, 0.6]}
+
+    def found(**change):
+        values = {"ratio": {**said, **change, "other": 7}}
+        return judge.estimate(band, judge.Live({"values": values}))
+
+    assert (found().mean, found().low, found().high, found().each) == (0.5, 0.3, 0.9, (0.4, 0.5, 0.6))
+    assert judge.judged(band, found())[0] == "reproduced"
+    undecided, why = judge.judged(band, found(high=1.4))
+    assert undecided == "undecided" and "seeds would decide" in why  # the same numbers, a wider interval
+    assert "reaches over the band's edge" in judge.judged(band, found(high=1.4, each=[0.5]))[1]
+    assert found(mean=None) is None

@@ -5,7 +5,6 @@ import numpy as np
 from labkit.bench import methods as bench_methods
 from labkit.bench.preferences_jobs import BETA, FAILING, KIN
 from labkit.methods import preferences as pr
-from labkit.records import stats
 
 DRAWS = 200_000  # of two spreads, for the interval of their ratio
 OF_POLICY = ("reward", "greedy reward", "held-out", "KL", "tokens", "cut off", "general loss")
@@ -29,7 +28,7 @@ def summary(found, tried, asked, phrasings):
         "sweeps": {arm: _sweep(numbers) for arm, numbers in tried.items()},
         "arms": {label: _arm(runs) for label, runs in every.items()},
         "wins": wins,
-        "dpo wins": readable(wins[f"dpo {BETA:g}"]["controlled"], 0.5),
+        "dpo wins": wins[f"dpo {BETA:g}"]["controlled"],
         "dpo wins plain": wins[f"dpo {BETA:g}"]["plain"]["each"],
         "KL": _each(ours, "KL"),
         "sft steps": [one["steps"] for one in every["sft"].values()],
@@ -96,22 +95,6 @@ def _interval(found):
     return {"mean": found.mean, "low": found.low, "high": found.high, "each": list(found.each)}
 
 
-def readable(found, edge):
-    """Numbers that a value band reads as the interval of `found` on the side of `edge`: mean, low, high.
-
-    A value band knows numbers of seeds alone, and takes Student's t over them. What has an interval of
-    another kind (over phrasings and seeds; of a ratio) is given as as many evenly spaced numbers as it has
-    seeds (`each`), whose mean is its mean and whose t reaches as far as its interval does towards the edge
-    that decides. The seeds' own numbers stand beside it in the record.
-    """
-    mean, count = found["mean"], len(found["each"])
-    if mean is None or count < 2:
-        return [mean]
-    reach = found["high"] - mean if mean < edge else mean - found["low"]
-    apart = np.linspace(-1, 1, count)
-    return (mean + apart * reach * count**0.5 / (stats.student(count - 1) * apart.std(ddof=1))).tolist()
-
-
 # ---- length ---------------------------------------------------------------------------------------------
 
 
@@ -171,7 +154,7 @@ def _spread(every):
     gains = {name: np.subtract(rewards[name], starts[name]) for name in paths}
     ratio = ratio_of_spreads(rewards["dpo"], rewards["grpo"])
     return {
-        "spread ratio": readable({**ratio, "each": rewards["dpo"]}, 1.0),
+        "spread ratio": {**ratio, "each": [ratio["mean"]]},
         "spread": {"KL": level, "reward": rewards, "deviation": {name: _deviation(some)
                                                                 for name, some in rewards.items()},
                    **ratio, "gain ratio": ratio_of_spreads(gains["dpo"], gains["grpo"])},

@@ -4,7 +4,8 @@ A band is a dict that names one thing: {"score": name} (a share over rows), {"ga
 score b on the same rows), {"ratio": [a, b]} or {"value": "dotted.path"} (a number, or one per training
 seed); it bounds it by "at_least", "above", "at_most", "below". `says` is what the table calls it. Optional:
 `seeds` (how many each side asks for at least), `fixed` (sides that training seeds do not touch, such as a
-prompt), `unit` of a value, `of` (what a value's numbers are, if not seeds).
+prompt), `unit` of a value, `of` (what a value's numbers are, if not seeds). A value may also be a dict of
+mean, low, high and each: a number with the interval that its benchmark worked out.
 """
 
 from dataclasses import replace
@@ -78,6 +79,8 @@ def estimate(band, source):
     kind = kind_of(band)
     if kind == "value":
         found = source.value(band["value"])
+        if isinstance(found, dict):  # a number with the interval that its benchmark worked out
+            return stats.stated(**{part: found[part] for part in ("mean", "low", "high", "each")})
         return None if found is None else stats.of_values(found)
     names = [band["score"]] if kind == "score" else band[kind]
     found = source.rows(*names)
@@ -182,6 +185,8 @@ def enough(band, found):
 
 
 def _what_decides(band, found):
+    if not found.rows and len(found.each) == 1:
+        return "its interval reaches over the band's edge"
     needed, what = enough(band, found), band.get("of", "seeds")
     if needed is None:
         more = "rows or seeds" if found.rows and found.seeds_reach else "rows" if found.rows else what

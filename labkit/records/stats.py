@@ -110,6 +110,18 @@ def of_values(values):
     return _estimate(mean, mean, mean, each, None, None, (-np.inf, np.inf))
 
 
+def stated(mean, low, high, each):
+    """Estimate of a number whose 95% interval its benchmark worked out; None without a mean.
+
+    It may be over more than seeds, or of no mean: a ratio of spreads, say. `each` are the seeds' own numbers.
+    How far phrasings alone would carry it is not known.
+    """
+    if mean is None:
+        return None
+    reach = max(high - mean, mean - low) if len(each) > 1 else 0.0
+    return Estimate(mean, low, high, tuple(each), mean, mean, reach)
+
+
 def student(freedom):
     """The two-sided 95% point of Student's t; infinite without a degree of freedom."""
     if freedom < 1:
