@@ -19,6 +19,7 @@ BENCHES = {
     "inference": "labkit.bench.inference",
     "preferences": "labkit.bench.preferences",
     "merging": "labkit.bench.merging",
+    "decide": "labkit.bench.decide",
     "soft": "labkit.bench.soft",
     "families": "labkit.bench.families",
     "form-json": "labkit.bench.form_json",
