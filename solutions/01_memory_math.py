@@ -235,7 +235,7 @@ for tokens in (64, 128):
 # when its backward pass comes. Nearly all activations are gone. The price is an extra forward pass, less
 # what torch need not redo: the head, and what comes after the last value that is wanted. In full
 # finetuning, where the backward pass costs as much as two forward passes, that is a quarter to a third more
-# work; with LoRA, where it costs about one, it is about half.
+# FLOPs; with LoRA, where it costs about one, about half. Seconds need not follow FLOPs.
 #
 # ## The logits
 #
@@ -337,7 +337,9 @@ bars(big, "7B weights, 1 x 512 tokens: gradients and states are what freezing sa
 
 # %% [markdown]
 # Careful with the bars of full finetuning in the second chart: their peak comes at another moment than
-# LoRA's. Here are both models with one row of 512 tokens.
+# LoRA's, at the optimizer step, when all activations are gone. So checkpointing saves nothing there; with 8
+# rows of 1,024 tokens and `optimizer="fused"`, `predict` says 92.8 GB without it and 55.4 GB with it. Here
+# are both models with one row of 512 tokens.
 
 # %% tags=["nbval-check-output"]
 print(f"{'one row of 512 tokens':<26}{'weights':>9}{'activations':>13}{'peak':>9}   at the")
@@ -352,9 +354,8 @@ for shape, precision in (("smollm2-135m", "bf16 autocast"), ("7b", "bf16")):
 # The third guess: freezing shrinks gradients and states. The activations stay: with one row of 512 tokens
 # they are a quarter of LoRA's peak at 135M as at 7B, and with QLoRA on 7B they weigh more than the weights.
 #
-# At the optimizer step of full finetuning all activations are gone. The large workspace there is AdamW's
-# own: torch's default steps all weights at once and makes a temporary as large as they are.
-# `optimizer="fused"` does without; try it in the calculator below.
+# The large workspace at the optimizer step is AdamW's own: torch's default steps all weights at once and
+# makes a temporary as large as they are. `optimizer="fused"` does without; try it in the calculator below.
 #
 # Why do the activations stay? A frozen linear layer need not keep its input, which only the gradient of its
 # weights asks for. But LoRA's A beside it is trained and keeps that input. Adapt fewer layers, and less
@@ -375,11 +376,11 @@ for adapters in ("fp32", "bf16"):
     print(f"7B in bf16, adapters in {adapters:<8}{report.categories['activations'] / 1e9:5.2f} GB")
 
 # %% [markdown]
-# Two surprises. On the 7B model, whose full finetuning holds 3.07 GB of activations when the backward pass
-# begins, LoRA holds **more**: peft's adapters are fp32 by default, and each keeps an fp32 copy of its
-# input. And at 135M QLoRA takes more than LoRA in the first chart: under autocast peft's 4-bit layers give
-# fp32 results where ordinary ones give bf16, so what gate, up and silu leave is twice as large. With 8 x 512
-# tokens that costs more than the 4-bit weights save; with one row it does not.
+# Two surprises. On the 7B model the dtype of the small adapters costs more than a gigabyte and a half: peft's
+# are fp32 by default, and each keeps an fp32 copy of its input. And at 135M QLoRA takes more than LoRA in the
+# first chart: under autocast bitsandbytes' 4-bit layers give fp32 results where ordinary ones give bf16, so
+# what gate, up and silu leave is twice as large. With 8 x 512 tokens that costs more than the 4-bit weights
+# save; with one row it does not.
 #
 # ## Prove
 #
@@ -435,7 +436,7 @@ record(seed=SEED, full_peak=full.peak_bytes, lora_peak=lora.peak_bytes)
 #
 # On a card, `measure` runs the plain step of transformers in a process of its own, and reports what torch
 # allocated, what it reserved, and what the whole process took. Without a GPU you see what the recorded run
-# printed, once there is one.
+# printed.
 
 # %% tags=["gpu"]
 # %%gpu
@@ -450,6 +451,11 @@ for name, change in methods.items():
           f"{seen.peak_reserved / 1e9:>9.3f} GB{seen.process / 1e9:>9.3f} GB")  # fmt: skip
 
 # %% [markdown]
+# Inference is off the most, and mostly by `measure` itself: it warms up with a backward pass too, and that
+# leaves a second cuBLAS workspace, 0.034 GB, that inference never takes. It is all that separates the
+# measured 0.879 GB from the traced 0.845. What torch reserves follows the order of requests, which a formula
+# cannot: it said 8.83 GB for full finetuning, and 8.43 were measured.
+#
 # ## The same training as the field writes it
 #
 # Here are the same adapter, rows and number of steps with `trl`. Like `fit`, its SFTTrainer takes the loss
@@ -486,6 +492,12 @@ print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds
       f"mean loss {sum(lora.losses) / len(lora.losses):.2f}")  # fmt: skip
 
 # %% [markdown]
+# (Lines in braces are trl's own log.) trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl
+# with checkpointing, 1.4: beside the weights it holds little but 30 block inputs and a loss in pieces. In
+# time it is 16, 3 and 41 s. `fit` packs rows instead of padding them, and replays each step as one CUDA graph
+# instead of launching every kernel from Python. The 41 s overstate recomputing: that run came first and paid
+# for warming up.
+#
 # ## Out of memory, on purpose
 #
 # When it does not fit, CUDA raises an error, and the notebook is not lost: drop what you no longer need, ask
@@ -545,10 +557,22 @@ check("01.5", largest_batch)
 memory_calculator(shape="7b", method="lora", precision="bf16", seq=1024, checkpointing=True)
 
 # %% [markdown]
+# By formula 13 rows fit. Logits grow fastest, 0.39 GB a row, beside 0.29 of activations; a fused loss makes
+# room for 15.
+#
 # ## What the field says, measured
 #
 # Each sentence was given its band before anything was measured. `arithmetic` means that only a calculation is
-# possible; the calculation stands beside it.
+# possible; the calculation stands beside it. "Steps completed: 1" is a yes. Verdicts hang on settings:
+#
+# - mem-orders is at 1 x 512. By formula the same shape needs 11 times inference's memory at 8 x 512 and 14 at
+#   8 x 1,024, the 7B shape 7.4 to 8.4. Two orders, 100 times, is reached by none.
+# - mem-act20 meets one length, 541 tokens at batch 1. The share grows with the tokens: 20% is no rule.
+# - mem-gc counts FLOPs; time grew 1.58 times (full) and 1.42 (LoRA). Why time and FLOPs differ was not
+#   measured. At batch 1 full finetuning peaks with weights, gradients and states, so its peak stays.
+# - mem-lora16 takes fp32 adapters and no checkpointing, mem-qlora6 and mem-65b bf16 adapters, 8-bit AdamW and
+#   checkpointing. With checkpointing, trl's default, LoRA on 7B fits. ("Nominal" is the size that a card is
+#   sold by; the band is what it offers.)
 
 # %% tags=["nbval-check-output", "recorded"]
 claims("01")
@@ -559,9 +583,9 @@ claims("01")
 # - Weights, gradients, optimizer states, activations, logits, workspace: count them, in bytes, one by one.
 # - AdamW is 16 bytes a trained weight in fp32 or under autocast, 8 in pure bf16. A frozen weight is only
 #   itself; under autocast a 16-bit copy stays beside it for the backward pass.
-# - Activations grow with tokens. Checkpointing drops them for a quarter to a third more work in full
+# - Activations grow with tokens. Checkpointing drops them for a quarter to a third more FLOPs in full
 #   finetuning, about half more with LoRA.
-# - Logits are tokens × vocabulary: for a small model they weigh more than the model.
+# - Logits are tokens × vocabulary: at 4,096 tokens they weigh more than this small model.
 # - Say GB or GiB, and say whether you mean allocated, reserved or the whole process.
 #
 # **Read:** Rajbhandari et al., *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models* (2020),

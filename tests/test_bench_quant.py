@@ -317,3 +317,11 @@ def test_tables_show_every_format_and_arm_and_the_figure_its_numbers(world, monk
     monkeypatch.setattr("labkit.plots.show", lambda fig, alt: shown.append(alt))
     quant_report.plot(values)
     assert "nf4 double 4.13 bits 30.00" in shown[0]
+
+
+@pytest.mark.parametrize("two, ends", [(50_000, "worse than a guess"), (48_000, "at least 1200.00 times")])
+def test_the_title_gives_the_range_near_4_bits_and_names_a_guess_only_beyond_it(two, ends):
+    points = {"bf16": (16, 40.0), "best": (4.5, 44.0), "worst": (4.13, 60.0), "five": (5.0, 41.0),
+              "int2": (2.5, two), "ternary": (1.6, 1e6)}  # fmt: skip
+    said = quant_report._finding(points)
+    assert said == f"Perplexity at 4 to 4.6 bits: 1.10 to 1.50 times bf16's; below 3: {ends}"

@@ -130,9 +130,25 @@ def test_the_table_shows_value_interval_band_rows_seeds_and_machine(course, caps
     )
     assert "2,000 rows, 3 seeds +" in out
     assert out.endswith(
-        f"  contradicted here; recorded on {machine}; 95% intervals over phrasings and training seeds\n"
+        f"  contradicted here; recorded on {machine}; 95% intervals over phrasings and seeds\n"
     )
     assert text() == text()
+
+
+@pytest.mark.parametrize("bands, over", [
+    ([{"score": "a"}], " over phrasings and seeds"),
+    ([{"score": "once"}], " over phrasings"),
+    ([{"value": "speed", "of": "repeats"}], " over repeats"),
+    ([{"value": "speed"}], " over seeds"),
+    ([{"value": "speed", "of": "repeats"}, {"value": "speed"}], " over repeats and seeds"),
+    ([{"value": "speed"}, {"score": "once"}], " over phrasings and seeds"),
+    ([{"value": "bits"}, {"value": "missing"}], ""),
+])  # fmt: skip
+def test_the_last_line_names_what_the_intervals_are_over(course, bands, over):
+    course.state({"beside": [{"says": "what", **band} for band in bands]})
+    course.measure({"a": rows(0.8), "once": rows(0.8, seeds=1)}, {"speed": [1.0, 1.1, 1.2], "bits": 4.5})
+    machine = store.read("one")["machine"]["device"]
+    assert text().endswith(f"  measured; recorded on {machine}" + (f"; 95% intervals{over}" if over else ""))
 
 
 def test_values_are_shown_in_the_unit_of_their_band(course):

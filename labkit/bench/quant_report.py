@@ -1,5 +1,7 @@
 """The tables and the figure of `bench quant`."""
 
+import math
+
 from labkit.bench.quant_train import GUESSING
 from labkit.records import store
 
@@ -96,11 +98,12 @@ def _close_up(axes, points):
 
 
 def _finding(points):
-    """The title: what a format of about 4 bits costs beside bf16, and one of about 2."""
+    """The title: what formats of about 4 bits cost beside bf16, all of them, and those below 3."""
     plain = points["bf16"][1]
-    four = min(value for bits, value in points.values() if 4 <= bits <= 4.6)
+    four = [value / plain for bits, value in points.values() if 4 <= bits <= 4.6]
     two = min(value for bits, value in points.values() if bits < 3)
-    return f"At 4 bits perplexity is {four / plain:.2f} times bf16's; below 3 bits, {two / plain:,.0f} times"
+    ends = "worse than a guess" if two > math.exp(GUESSING) else f"at least {two / plain:.2f} times"
+    return f"Perplexity at 4 to 4.6 bits: {min(four):.2f} to {max(four):.2f} times bf16's; below 3: {ends}"
 
 
 def _mean(values):

@@ -187,8 +187,8 @@ def _lines(claim, live):
             lines.append(f"  {said}")  # a record of other methods, say
             continue
         where = f"recorded on {whole['machine']['device']}" if name == "recorded" else "live, on this machine"
-        bare = all(interval_text(band, found) == ONE for band, found, _, _ in rows if found)
-        spread = "" if name == "live" or bare else "; 95% intervals over phrasings and training seeds"
+        kinds = [] if name == "live" else _kinds(rows)
+        spread = f"; 95% intervals over {' and '.join(kinds)}" if kinds else ""
         lines += _wrapped(f"{said}; {where}{spread}")
     return lines
 
@@ -212,6 +212,13 @@ def _runs(band, found):
         low, high = (value_text(band, one, bare=True) for one in (min(found.each), max(found.each)))
         parts.append(f"{count} {band.get('of', 'seeds')} {low} to {high}")
     return ", ".join(parts)
+
+
+def _kinds(rows):
+    """What the intervals of estimates are over: phrasings where there are rows, and what bands say."""
+    found = [(band, one) for band, one, _, _ in rows if one]
+    kinds = ["phrasings"] if any(one.rows for _, one in found) else []
+    return kinds + list(dict.fromkeys(band.get("of", "seeds") for band, one in found if len(one.each) > 1))
 
 
 def _scale(band):
