@@ -24,6 +24,8 @@ _HOME = {
     "score": "labkit.evaluate",
     "check": "labkit.exercises",
     "solve": "labkit.exercises",
+    "catch_up": "labkit.workshop",
+    "progress": "labkit.workshop",
     "record": "labkit.records",
     "recorded": "labkit.records",
     "claims": "labkit.records",

@@ -43,6 +43,10 @@ def device():
     """The torch device that lessons use: the first CUDA card, else the CPU."""
     import torch
 
+    if os.environ.get("LABKIT_GPU_SHARE"):
+        from labkit.workshop import share
+
+        share.apply()
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -51,7 +51,8 @@ def run(notebook, cwd, progress=True, timeout=1800, name=None, cost=None):
     Returns `(notebook, seconds, seconds of each cell)`; a given node is run in place, and
     the last is a dict from cell number (counting all cells from 1) to seconds. `timeout`
     is in seconds a cell. A dict given as `cost` receives `process` and `cuda`, the most bytes that were in
-    use (on a card: seen after a cell, since training begins to count anew). Raises `LabkitError` for a failing cell, one that takes too long, and a kernel that dies.
+    use (on a card: seen after a cell, since training counts anew). Raises `LabkitError` for a failing
+    cell, one that takes too long, and a kernel that dies.
     """
     if not hasattr(notebook, "cells"):
         name = name or Path(notebook).stem
@@ -186,7 +187,8 @@ def _keep_largest(cost, found):
 def _environment():
     """This process's environment (LABKIT_* included), with labkit importable in any folder."""
     path = os.pathsep.join(filter(None, [str(paths.ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    environment = {**os.environ, "PYTHONPATH": path, "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+                   "LABKIT_PROGRESS": "off"}  # fmt: skip
     if environment.get("LABKIT_RECORD"):  # the kernel starts in another folder
         environment["LABKIT_RECORD"] = os.path.abspath(environment["LABKIT_RECORD"])
     return environment

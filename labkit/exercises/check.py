@@ -158,5 +158,9 @@ def check(exercise_id, function):
         verdict = Verdict(0, f"could not be checked: {type(error).__name__}")
     text = line(one_line(str(exercise_id), 20), verdict.message, verdict.points, of)
     print(text)
+    if of and verdict.message != NOT_ATTEMPTED:
+        from labkit.workshop import log
+
+        log.note(exercise_id, verdict.points, correct=verdict.points == of)
     if os.environ.get("NBGRADER_EXECUTION") == "autograde" and (of == 0 or verdict.points < of):
         raise AssertionError(text)

@@ -1,7 +1,7 @@
 """Training: `fit(model, rows, ...) -> Run`, one plain loop with packed rows."""
 
-from labkit.train.loop import fit
 from labkit.train.run import Run
+from labkit.train.sharing import fit
 
 __all__ = ["RESULTS", "Run", "fit"]
 
