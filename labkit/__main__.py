@@ -12,6 +12,9 @@ COMMANDS = {
     "lesson": ("run a lesson headless and say what it cost: lesson 00", "labkit.execute"),
     "build": ("make notebooks from solutions/*.py: build [NN] [--check] [--execute]", "labkit.build"),
     "grade": ("grade submissions: grade FOLDER --seed SECRET --report grades.csv", "labkit.exercises.grade"),
+    "exercises": ("make a cohort's own variants: exercises vary --seed COHORT", "labkit.exercises.vary"),
+    "archive": ("run a lesson's training and keep it for catch_up: archive 05", "labkit.workshop.archive"),
+    "bundle": ("write an archive that installs with no network: bundle OUT.tar", "labkit.workshop.bundle"),
     "bench": ("measure: bench train, methods, memory, quant ...; byod FILE (yours)", "labkit.bench"),
 }
 
@@ -22,7 +25,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         prog="python -m labkit",
         description="The Finetuning Workbook's helper.",
-        epilog="\n".join(f"  {name:<8} {text}" for name, (text, _) in COMMANDS.items()),
+        epilog="\n".join(f"  {name:<9} {text}" for name, (text, _) in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import socket
 import subprocess
@@ -11,48 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from submissions import LABELS, QUICK, cell, exercise_cells, need_bubblewrap, submit
 
 from labkit.errors import LabkitError
-from labkit.exercises import find, notebook, sandbox
+from labkit.exercises import find, lessons, notebook, of_lesson, sandbox
 from labkit.exercises.grade import draw_seed, grade, main
 from labkit.exercises.sandbox import Limits
-
-QUICK = Limits(seconds=10, memory=2**30)
-
-LABELS = "def loss_labels(prompt_ids, answer_ids):\n    return [-100] * len(prompt_ids) + answer_ids\n"
-MATCH = """\
-def exact_match(answers, golds):
-    right = 0
-    for a, g in zip(answers, golds):
-        try:
-            right += json.loads(a) == g
-        except ValueError:
-            pass
-    return right / len(golds)
-"""
-SETUP = "%matplotlib inline\nimport json\nfrom labkit import check, load\nrows = load('tickets')\nimport math"
-
-
-def cell(source, *tags, **nbgrader):
-    metadata = {"tags": list(tags)} | ({"nbgrader": nbgrader} if nbgrader else {})
-    return {"cell_type": "code", "id": "x", "metadata": metadata, "source": source, "outputs": [],
-            "execution_count": None}
-
-
-def exercise_cells(first=LABELS, second=MATCH):
-    return [
-        cell(SETUP, "setup"),
-        {"cell_type": "markdown", "id": "m", "metadata": {}, "source": ["# Text"]},
-        cell(first, "exercise"), cell('check("00.2", loss_labels)'),
-        cell(second, "exercise"), cell('check("00.1", exact_match)'),
-    ]
-
-
-def submit(folder, name, cells):
-    path = folder / f"{name}.ipynb"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}))
-    return path
+from labkit.paths import NOTEBOOKS, SOLUTIONS
 
 
 def points(results):
@@ -67,11 +31,7 @@ def one(tmp_path, cells, limits=QUICK, **options):
 
 @pytest.fixture
 def bwrap():
-    if sandbox.available():
-        return
-    if os.environ.get("LABKIT_REQUIRE_TOOLS") == "1":
-        pytest.fail("bubblewrap is required here (LABKIT_REQUIRE_TOOLS=1) and does not work")
-    pytest.skip("bubblewrap is not installed, or user namespaces are not allowed here")
+    need_bubblewrap()
 
 
 @pytest.fixture
@@ -135,6 +95,117 @@ def test_the_command_says_what_is_wrong_with_its_arguments(tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("lesson", sorted({p.name[:2] for p in SOLUTIONS.glob("*.ipynb")} & set(lessons())))
+def test_the_courses_own_solutions_get_every_point(lesson):
+    (path,) = SOLUTIONS.glob(f"{lesson}_*.ipynb")
+    results = grade(path, "s", limits=Limits(seconds=60), jobs=2)
+    assert [(r.exercise, r.message) for r in results if r.message != "correct"] == []
+    assert [r.points for r in results] == [e.points for e in of_lesson(lesson)]
+
+
+@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_learner_notebooks_carry_what_nbgrader_wants(path):
+    """nbgrader's schema 3 and its validator's rules: ids of [A-Za-z0-9_-], once each, points if graded."""
+    metadata = [c["metadata"] for c in json.loads(path.read_text())["cells"]]
+    marked = [m["nbgrader"] for m in metadata if "nbgrader" in m]
+    assert len({m["grade_id"] for m in marked}) == len(marked)
+    for m in marked:
+        flags = {key: m[key] for key in ("grade", "solution", "locked", "task")}
+        assert set(map(type, flags.values())) == {bool} and m["schema_version"] == 3
+        assert re.fullmatch(r"[A-Za-z0-9_-]+", m["grade_id"]) and ("points" in m) == m["grade"]
+        assert m["locked"] == m["grade"] != m["solution"] and not m["task"]
+    points = [m["points"] for m in marked if m["grade"]]
+    assert sorted(points) == sorted(e.points for e in of_lesson(path.name[:2]))
+
+
+def test_reports_go_where_they_are_told(tmp_path):
+    path = submit(tmp_path, "00_x", exercise_cells())
+    report, json_path, pages = (tmp_path / "out" / name for name in ("a/g.csv", "b/g.json", "c"))
+    arguments = ["--report", str(report), "--json", str(json_path), "--feedback", str(pages), "--jobs", "2"]
+    assert main([str(path), "--seed", "s", *arguments]) == 0
+    assert report.exists() and not report.with_suffix(".json").exists()
+    assert json.loads(json_path.read_text())["submissions"][0]["points"] == 4
+    assert [p.name for p in pages.iterdir()] == ["00_x.md"]
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Counts the exercises that are run in a sandbox; `runs.stop_at` ends the grader as Ctrl-C does."""
+    class Runs:
+        count, stop_at = 0, None
+
+    run, runs = sandbox.run, Runs()
+
+    def counted(*args):
+        runs.count += 1
+        if runs.count == runs.stop_at:
+            raise KeyboardInterrupt
+        return run(*args)
+
+    monkeypatch.setattr(sandbox, "run", counted)
+    return runs
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(tmp_path, runs):
+    work, report = tmp_path / "work", tmp_path / "out/grades.csv"
+    for n in range(3):
+        submit(work, f"{n}/00_x", exercise_cells(LABELS + f"# {n}"))
+    runs.stop_at = 4                                     # in the middle of the second submission
+    with pytest.raises(KeyboardInterrupt):
+        grade(work, "s", report, QUICK)
+    assert not report.exists() and len(list(tmp_path.glob("out/grades.csv.parts/*.json"))) == 1
+    runs.count, runs.stop_at = 0, None
+    resumed = grade(work, "s", report, QUICK, resume=True)
+    assert runs.count == 4 and report.exists()
+    assert resumed == grade(work, "s", limits=QUICK) and [r.points for r in resumed] == [2] * 6
+
+
+@pytest.mark.parametrize("change", ["seed", "content", "limits", "exercises", "nothing", "damaged part"])
+def test_what_a_result_depends_on_is_graded_again_when_it_changes(tmp_path, monkeypatch, runs, change):
+    path, report = submit(tmp_path, "00_x", exercise_cells()), tmp_path / "out/grades.csv"
+    grade(path, "s", report, QUICK)
+    seed, limits = ("other", QUICK) if change == "seed" else ("s", QUICK)
+    if change == "content":
+        submit(tmp_path, "00_x", exercise_cells(LABELS + "# changed"))
+    if change == "limits":
+        limits = Limits(seconds=11, memory=2**30)
+    if change == "exercises":
+        monkeypatch.setattr("labkit.exercises.grade.exercises_digest", lambda: "other")
+    if change == "damaged part":
+        (part,) = tmp_path.glob("out/*.parts/*.json")
+        part.write_text(part.read_text()[:-9])
+    runs.count = 0
+    assert [r.points for r in grade(path, seed, report, limits, resume=True)] == [2, 2]
+    assert runs.count == (0 if change == "nothing" else 2)
+
+
+def test_parts_do_not_tell_the_seed_and_go_when_a_run_starts_anew(tmp_path):
+    path, report = submit(tmp_path, "00_x", exercise_cells()), tmp_path / "out/grades.csv"
+    grade(path, "hidden-seed", report, QUICK)
+    (part,) = tmp_path.glob("out/*.parts/*")
+    assert "hidden-seed" not in part.name + part.read_text() and "00_x" not in part.read_text()
+    grade(path, "another", report, QUICK)
+    assert part not in set(tmp_path.glob("out/*.parts/*")) and len(list(tmp_path.glob("out/*.parts/*"))) == 1
+
+
+def test_jobs_change_nothing_but_the_time(tmp_path):
+    for n, answer in enumerate((LABELS, "def loss_labels(p, a):\n    raise SystemExit", "x", LABELS + "# 2")):
+        submit(tmp_path, f"{n}/00_x", exercise_cells(answer))
+    one_by_one = grade(tmp_path, "s", limits=QUICK)
+    assert grade(tmp_path, "s", limits=QUICK, jobs=3) == one_by_one
+    assert [r.points for r in one_by_one if r.exercise == "00.2"] == [2, 0, 0, 2]
+
+
+def test_other_cells_give_the_imports_an_answer_uses_and_nothing_else(tmp_path):
+    other = cell("import json\nimport os\nos.kill(os.getpid(), 9)")
+    assert one(tmp_path, [other, *exercise_cells()[1:]])[1].message == "correct"
+    renamed = [cell("import json as json"), *exercise_cells()[1:]]
+    assert one(tmp_path, renamed)[1].message == "correct"
+    assert "NameError" in one(tmp_path, [cell("json = 1"), *exercise_cells()[1:]])[1].message
+    leaving = cell("import json, this_module_does_not_exist as nothing")
+    assert one(tmp_path, [leaving, *exercise_cells()[1:]])[1].message == "correct"
+
+
 def test_the_seed_decides_the_inputs_so_public_answers_learned_by_heart_earn_nothing(tmp_path):
     exercise = find("00.2")
     table = {repr(args): exercise.reference(*args) for args in exercise.draw(0)}
@@ -167,7 +238,7 @@ def test_a_renamed_function_counts_and_a_missing_import_is_explained(tmp_path):
     unimported = one(tmp_path, exercise_cells()[1:])[1]
     assert unimported.points == 0
     assert unimported.message.startswith("raises NameError: name 'json' is not defined")
-    assert unimported.message.endswith("only set-up and exercise cells are run: define it there")
+    assert unimported.message.endswith("only imports, set-up and exercise cells are run: define it there")
 
 
 def test_a_notebook_of_another_name_is_still_graded_on_every_exercise_of_its_lesson(tmp_path):
@@ -186,79 +257,6 @@ def test_a_link_to_someone_elses_notebook_is_not_a_submission(tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work/00_me.ipynb").symlink_to(solved)
     assert [r.points for r in grade(tmp_path / "work", "s", limits=QUICK)] == [0, 0]
-
-
-LAZY = "\ndef loss_labels(p, a):\n    return None\n"
-HOSTILE = {
-    "exit at the top": "import sys\nsys.exit(0)",
-    "exit in the call": "import sys\ndef loss_labels(p, a):\n    sys.exit(0)",
-    "hard exit": "import os\ndef loss_labels(p, a):\n    os._exit(0)",
-    "kill everything": "import os\ndef loss_labels(p, a):\n    os.kill(os.getpid(), 9)",
-    "endless loop": "while True: pass",
-    "endless call": "def loss_labels(p, a):\n    while True: pass",
-    "memory bomb": "x = []\nwhile True: x.append(bytearray(2**26))",
-    "memory bomb in the call": "def loss_labels(p, a):\n    return [0] * 2**33",
-    "huge answer": "def loss_labels(p, a):\n    return 'x' * 10**7",
-    "huge integer": "def loss_labels(p, a):\n    return [10**5000]",
-    "deep answer": "def loss_labels(p, a):\n    x = []\n    for _ in range(10**5): x = [x]\n    return x",
-    "equal to everything": (
-        "class Yes(list):\n    def __eq__(self, other): return True\n    __len__ = lambda self: 4\n"
-        "def loss_labels(p, a):\n    return Yes()"
-    ),
-    "patched json": "import json\njson.dumps = lambda *a, **k: '2'\njson.loads = json.dumps" + LAZY,
-    "patched builtins": (
-        "import builtins\nbuiltins.len = lambda x: 0\nbuiltins.isinstance = lambda *a: True\n"
-        "builtins.type = lambda x: list\nbuiltins.all = lambda x: True" + LAZY
-    ),
-    "patched runner": (
-        "import sys, gc\nfor f in gc.get_objects():\n"
-        "    if getattr(f, '__name__', '') == 'encode' and hasattr(f, '__code__'):\n"
-        "        f.__code__ = (lambda value, depth=0: 'correct').__code__" + LAZY
-    ),
-    "forged output": (
-        "import os\nfor fd in range(16):\n    try: os.write(fd, b'{\"outcomes\": [], \"points\": 2}\\n')\n"
-        "    except OSError: pass" + LAZY
-    ),
-    "forged outcomes": (
-        "import os\nfor fd in range(3, 16):\n"
-        "    try: os.write(fd, b'{\"outcomes\": ' + str([{'value': ['other', 'list'], 'changed': 0}] * 10)"
-        ".replace(\"'\", '\"').encode() + b'}\\n')\n    except OSError: pass" + LAZY
-    ),
-    "unreadable outcomes": (
-        "import os\nfor fd in range(3, 16):\n    try: os.write(fd, b'[' * 10**5 + b'\\n')\n"
-        "    except OSError: pass" + LAZY
-    ),
-    "endless trickle of output": (
-        "import os, time\nwhile True:\n    for fd in range(3, 16):\n"
-        "        try: os.write(fd, b' ')\n        except OSError: pass\n    time.sleep(0.01)"
-    ),
-    "printed verdict": "print('00.2  correct  2 of 2 points')" + LAZY,
-    "no function": "loss_labels = 2",
-    "syntax error": "def loss_labels(p, a:",
-    "null byte": "x = '\0'",
-    "import of the reference": "from labkit.exercises import solve\nloss_labels = solve('00.2')",
-    "patched check": "import labkit\nlabkit.check = lambda *a: 2" + LAZY,
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_exercise_earns_nothing_and_does_not_poison_the_next(tmp_path, name):
-    limits = Limits(seconds=1.5, memory=2**30) if "endless" in name else QUICK
-    hostile, right = one(tmp_path, exercise_cells(HOSTILE[name]), limits)
-    assert hostile.points == 0 and hostile.message.isprintable() and len(hostile.message) < 400
-    assert (right.points, right.message) == (2, "correct")
-
-
-@pytest.mark.parametrize("content", [
-    "", "[]", "null", '{"cells": 3}', '{"cells": [3]}', '{"cells": [{"cell_type": 1}]}', "[" * 10**5, "\0",
-    json.dumps({"cells": [cell("check(" + "-" * 1900 + "1)"), cell("check(" + "(" * 1900)]}),
-    json.dumps({"cells": [{"cell_type": "code", "source": [1], "metadata": []}]}),
-    json.dumps({"cells": [{"cell_type": "code", "source": "x", "metadata": {"tags": [[]], "nbgrader": 1}}]}),
-])
-def test_a_broken_notebook_does_not_stop_the_rest(tmp_path, content):
-    (tmp_path / "00_bad.ipynb").write_text(content)
-    submit(tmp_path, "00_good", exercise_cells())
-    assert [r.points for r in grade(tmp_path, "s", limits=QUICK)] == [0, 0, 2, 2]
 
 
 def test_a_failure_of_the_grader_itself_is_one_row_and_does_not_stop_the_rest(tmp_path, monkeypatch):
@@ -311,8 +309,9 @@ def eventually(holds, seconds=10):
     return holds()
 
 
-def test_background_processes_of_the_group_die_without_bubblewrap_too(tmp_path, no_bwrap):
-    code = BACKGROUND.format(id=tmp_path.name, detached=False)
+@pytest.mark.parametrize("detached", [True, False])
+def test_background_processes_die_without_bubblewrap_too(tmp_path, no_bwrap, detached):
+    code = BACKGROUND.format(id=tmp_path.name, detached=detached)
     assert one(tmp_path, exercise_cells(code + LABELS))[0].points == 2
     assert eventually(lambda: running(f"left-over-{tmp_path.name}".encode()) == [])
     control = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "left-over-control"])
@@ -388,7 +387,8 @@ def test_a_labkit_among_the_libraries_and_the_submissions_are_covered(tmp_path, 
 
 def test_without_bubblewrap_the_grader_warns_loudly_and_still_grades(tmp_path, capsys, no_bwrap):
     report = tmp_path / "grades.csv"
-    results = grade(submit(tmp_path, "00_x", exercise_cells(HOSTILE["exit in the call"])), "s", report, QUICK)
+    leaving = exercise_cells("def loss_labels(p, a):\n    raise SystemExit")
+    results = grade(submit(tmp_path, "00_x", leaving), "s", report, QUICK)
     assert {r.exercise: r.points for r in results} == {"00.1": 2, "00.2": 0}
     err = capsys.readouterr().err
     assert err.count("WARNING") >= 3 and "bubblewrap" in err

@@ -15,20 +15,35 @@ class Unreadable(Exception):
 
 @dataclass
 class Answer:
-    """An exercise's cells and the name of the function they define (None where there is no check cell)."""
+    """An exercise's cells and the name of the function they define (None where there is no check cell).
+
+    copies: how many cells carry the exercise's own grade_id. claimed: the points that its check cell states.
+    """
 
     cells: list
     function: str | None = None
+    copies: int = 0
+    claimed: float | None = None
 
 
-def read_cells(path):
-    """The code cells of a notebook as (source, tags, nbgrader metadata); raises Unreadable."""
+def read_bytes(path):
+    """The content of a submitted file; raises Unreadable where it is too large or cannot be read."""
     try:
-        if path.stat().st_size > LARGEST:
-            raise Unreadable(f"the notebook is larger than {LARGEST // 2**20} MiB: clear its outputs")
-        cells = json.loads(path.read_bytes())["cells"]
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError:
+        raise Unreadable("the file cannot be read") from None
+    if len(content) > LARGEST:
+        raise Unreadable(f"the notebook is larger than {LARGEST // 2**20} MiB: clear its outputs")
+    return content
+
+
+def cells_of(content):
+    """The code cells of a notebook's bytes as (source, tags, nbgrader metadata); raises Unreadable."""
+    try:
+        cells = json.loads(content)["cells"]
         return [_cell(c) for c in cells if c["cell_type"] == "code"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Unreadable("not a readable notebook (version 4): save it again from JupyterLab") from None
 
 
@@ -66,9 +81,10 @@ def grade_id(nbgrader):
 
 
 def answers(cells):
-    """Sort code cells into (set-up sources, {exercise id: Answer}).
+    """Sort code cells into (set-up cells, {exercise id: Answer}).
 
-    A cell belongs to the exercise that its nbgrader grade_id names, else to the next check cell's.
+    A cell belongs to the exercise that its nbgrader grade_id names, else to the next check cell's. Set-up
+    cells are pairs (source, whole): of those without the tag, only imports that an answer needs will run.
     """
     setup, found, waiting, last = [], {}, [], ""
     for source, tags, nbgrader in cells:
@@ -76,19 +92,23 @@ def answers(cells):
         call = check_call(source)
         if "exercise" in tags or named:
             if named:
-                found.setdefault(named, Answer([])).cells.append(source)
+                answer = found.setdefault(named, Answer([]))
+                answer.cells.append(source)
+                answer.copies += 1
             else:
                 waiting.append(source)
         elif call:
             exercise_id, name = call
             answer = found.setdefault(exercise_id, Answer([]))
             answer.function = name
+            if isinstance(nbgrader.get("points"), int | float):
+                answer.claimed = nbgrader["points"]
             defines = re.compile(rf"^def {re.escape(name)}\b", re.M)
             if not waiting and not answer.cells and defines.search(last):
                 waiting = [last]                # a notebook whose tags were lost on the way
             answer.cells += waiting
             waiting = []
-        elif "setup" in tags:
-            setup.append(source)
+        else:
+            setup.append((source, "setup" in tags))
         last = source
     return setup, found

@@ -101,10 +101,17 @@ def raised(error):
 
 
 class LabkitStub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for labkit, which submissions may not see: set-up cells import from it to no effect."""
+    """Stands in for labkit, which submissions may not see: set-up cells import from it to no effect.
+
+    asked: what of labkit was asked for, in dotted names; the report says so.
+    """
+
+    def __init__(self):
+        self.asked = []
 
     def find_spec(self, name, path=None, target=None):
         if name == "labkit" or name.startswith("labkit."):
+            self.asked.append(name)
             return importlib.machinery.ModuleSpec(name, self, is_package=True)
         return None
 
@@ -112,6 +119,7 @@ class LabkitStub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         def attribute(name):
             if name.startswith("__"):
                 raise AttributeError(name)
+            self.asked.append(f"{module.__name__}.{name}")
             if name == "check":
                 return lambda *args, **kwargs: None
 
@@ -133,32 +141,61 @@ def parse(source):
         return ast.parse(re.sub(r"^([ \t]*)[%!?].*$", r"\1pass", source, flags=re.M))
 
 
-def run_setup(source, namespace):
-    """Run a set-up cell statement by statement, so that one that cannot work here does not lose the rest."""
+def names_in(cells):
+    """The names that occur in cells."""
+    found = set()
+    for source in cells:
+        try:
+            found.update(node.id for node in ast.walk(parse(source)) if isinstance(node, ast.Name))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return found
+
+
+def imports_of(statement, names):
+    """The statement if it imports one of these names, else None."""
+    if not isinstance(statement, ast.Import | ast.ImportFrom):
+        return None
+    statement.names = [a for a in statement.names if (a.asname or a.name.partition(".")[0]) in names]
+    return statement if statement.names else None
+
+
+def run_setup(source, namespace, only=None):
+    """Run a set-up cell statement by statement, so that one that cannot work here does not lose the rest.
+
+    only: of a lesson's other cells, run what imports one of these names.
+    """
     try:
         statements = parse(source).body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    for statement in statements:
+    for statement in statements if only is None else [s for s in statements if imports_of(s, only)]:
         try:
             exec(compile(ast.Module([statement], []), "<set-up cell>", "exec"), namespace)
         except BaseException:
             continue
 
 
-def answer(request):
-    """Run the cells, then the function on every input."""
+def answer(request, stub):
+    """Run the cells, then the function on every input; says too what they asked of labkit."""
     module = types.ModuleType("__main__")
     module.display = lambda *args, **kwargs: None
     sys.modules["__main__"] = module
-    for source in request["setup"]:
-        run_setup(source, module.__dict__)
+    names = names_in(request["cells"])
+    for source, whole in request["setup"]:
+        run_setup(source, module.__dict__, None if whole else names)
+    stub.asked.clear()                          # a lesson's own imports are no part of the answer
+    reply = run_cells(request, module.__dict__)
+    return reply | {"asked": sorted(set(stub.asked))[:20]}
+
+
+def run_cells(request, namespace):
     try:
         for source in request["cells"]:
-            exec(compile(parse(source), "<exercise cell>", "exec"), module.__dict__)
+            exec(compile(parse(source), "<exercise cell>", "exec"), namespace)
     except BaseException as error:
         return {"cell": raised(error)}
-    function = module.__dict__.get(request["function"])
+    function = namespace.get(request["function"])
     if not callable(function):
         return {"missing": True}
     return {"outcomes": [call(function, decode(args)) for args in request["inputs"]]}
@@ -170,6 +207,7 @@ def limit(memory):
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**26, 2**26))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 
 
 def main():
@@ -178,10 +216,11 @@ def main():
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nowhere, descriptor)
-    sys.meta_path.insert(0, LabkitStub())
+    stub = LabkitStub()
+    sys.meta_path.insert(0, stub)
     dumps, write, leave = json.dumps, os.write, os._exit     # kept from before the submission can patch them
     limit(request["memory"])
-    data = (dumps(answer(request)) + "\n").encode()
+    data = (dumps(answer(request, stub)) + "\n").encode()
     while data:
         data = data[write(channel, data):]
     leave(0)                                    # threads that a submission left running do not count

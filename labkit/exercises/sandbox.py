@@ -1,4 +1,4 @@
-"""Run `runner.py` in a child process with limits on time, memory and output, in bubblewrap where it works.
+"""Run `runner.py` in a child with limits on time, memory, processes and output, in bubblewrap if it works.
 
 In bubblewrap there is no network, no other process, and of the disk only the interpreter, its libraries and
 the runner; a labkit that lies among them is covered by an empty folder. Without bubblewrap the limits hold,
@@ -9,9 +9,9 @@ import contextlib
 import functools
 import json
 import os
+import secrets
 import selectors
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from labkit.exercises import runner
+from labkit.exercises import runner, watch
 from labkit.paths import ROOT, SOLUTIONS
 
 RUNNER = Path(runner.__file__)
@@ -28,21 +28,27 @@ ENVIRONMENT = {
     "PATH": "/usr/bin:/bin", "HOME": "/tmp", "LANG": "C.UTF-8",
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
 }
+OURS = ("labkit.methods", "labkit.exercises", "labkit.solve")
+LOOK = 0.05                   # seconds between two looks at what the child's family uses
 MISSING = (
     "WARNING: bubblewrap (bwrap) is not available or not allowed here. Submissions run with the rights\n"
     "WARNING: of this account: they can read its files, the reference solutions and the seed included,\n"
-    "WARNING: and use the network.\n"
+    "WARNING: use the network, and stop the grader.\n"
     "WARNING: Install it (apt-get install bubblewrap) before you trust these grades."
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one exercise of one submission may use: seconds of wall clock, bytes of memory and of answer."""
+    """What one exercise of one submission may use, with all that it starts.
+
+    Seconds of wall clock, bytes of memory and of answer, processes and threads together.
+    """
 
     seconds: float = 60
     memory: int = 4 * 2**30
     answer: int = 2**20
+    tasks: int = 64
 
 
 class Failed(Exception):
@@ -109,12 +115,13 @@ def available():
 def run(setup, cells, function, inputs, limits=Limits(), hidden=()):  # noqa: B008 (frozen)
     """Run cells, call the function they define on every input, and return the outcomes (see `runner.call`).
 
-    setup, cells: lists of source text; inputs: list of argument tuples. Raises Failed.
+    setup: pairs as of `notebook.answers`; cells: sources; inputs: list of argument tuples. Raises Failed.
     """
     encoded = [runner.encode(tuple(args)) for args in inputs]
     request = {"setup": setup, "cells": cells, "function": function, "inputs": encoded}
     command = bwrap_command(hidden) if available() else [sys.executable, "-I", "-B", str(RUNNER)]
     reply = _exchange(command, request, limits)
+    _refuse_labkit(reply.get("asked"))
     if "cell" in reply:
         error = _valid_error(reply["cell"])
         raise Failed(f"the exercise cell fails: {error['raised'][0]}: {error['text']}".rstrip(": "))
@@ -124,6 +131,13 @@ def run(setup, cells, function, inputs, limits=Limits(), hidden=()):  # noqa: B0
     if not isinstance(outcomes, list) or len(outcomes) != len(inputs):
         raise Failed("the answer is not readable")
     return [_valid(o) for o in outcomes]
+
+
+def _refuse_labkit(asked):
+    """Raise Failed where an answer asked labkit for what it should write itself."""
+    for name in asked if isinstance(asked, list) else ():
+        if isinstance(name, str) and name.startswith(OURS):
+            raise Failed(f"asks for {name[:60]}: an answer that takes it from labkit earns nothing")
 
 
 def _valid_error(outcome):
@@ -152,12 +166,14 @@ def _exchange(command, request, limits):
         stdin.seek(0)
         folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
         libraries = {k: v for k, v in os.environ.items() if k == "LD_LIBRARY_PATH"}    # some Pythons need it
+        mark = None if command[0] == "bwrap" else secrets.token_hex(16)
         child = subprocess.Popen(
             command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=ENVIRONMENT | libraries, cwd=folder, start_new_session=True,
+            env=ENVIRONMENT | libraries | ({watch.MARK: mark} if mark else {}), cwd=folder,
+            start_new_session=True,
         )
-        stack.callback(_end, child)
-        text = _read_line(child, limits)
+        stack.callback(_end, child, mark)
+        text = _read_line(child, limits, mark)
     try:
         reply = json.loads(text)
     except (ValueError, RecursionError):
@@ -167,15 +183,22 @@ def _exchange(command, request, limits):
     return reply
 
 
-def _read_line(child, limits):
+def _read_line(child, limits, mark):
+    """One line of what the child writes, while its time lasts and its family stays within the limits."""
     deadline = time.monotonic() + limits.seconds
+    look = time.monotonic() + LOOK
     data = bytearray()
     with selectors.DefaultSelector() as selector:
         selector.register(child.stdout, selectors.EVENT_READ)
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
+            ready = selector.select(LOOK)
+            if time.monotonic() > deadline:
                 raise Failed(f"stopped after {limits.seconds:g} seconds: an endless loop?")
+            if time.monotonic() > look:
+                _check_usage(child, limits, mark)
+                look = time.monotonic() + LOOK
+            if not ready:
+                continue
             chunk = os.read(child.stdout.fileno(), 2**16)
             if not chunk:
                 raise Failed("ended without an answer: exit, a crash, or out of memory")
@@ -186,9 +209,16 @@ def _read_line(child, limits):
                 return bytes(data).partition(b"\n")[0]
 
 
-def _end(child):
-    """Kill the child and its group; bubblewrap's process namespace dies with it, whatever runs in it."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+def _check_usage(child, limits, mark):
+    tasks, memory = watch.usage(watch.family(child.pid, mark))
+    if tasks > limits.tasks:
+        raise Failed(f"stopped: more than {limits.tasks} processes and threads")
+    if memory > limits.memory:
+        raise Failed(f"stopped: its processes take more than {limits.memory / 2**30:g} GiB of memory")
+
+
+def _end(child, mark):
+    """Kill the child and all that it started; bubblewrap's process namespace dies with bubblewrap."""
+    watch.end(child.pid, mark)
     child.wait()
     child.stdout.close()
