@@ -18,10 +18,12 @@
 # taken away, trimmed. You will train two specialists, write five merges from scratch, prove them, and score
 # what each leaves of both skills. Then you will stack layers of one model on top of each other.
 
-# %%
-import logging
+# %% tags=["setup"]
 import math
 from statistics import mean
+
+# %%
+import logging
 
 import torch
 
@@ -34,7 +36,8 @@ from labkit import (
     record, seed_everything, solve,
 )
 from labkit.bench import merging_report
-from labkit.bench.full_jobs import handbook_rows
+from labkit.bench.lora_jobs import plain_text
+from labkit.bench.merging_more import unseen_text
 from labkit.methods import merging
 from labkit.methods.quantize import relative_error
 from labkit.tasks.general import passages
@@ -46,11 +49,11 @@ from labkit.train.rows import encode_all
 SEED, TASKS = 0, ("tickets", "sql")
 numbers = budget(
     cpu=dict(steps=10, rate=3e-4, batch=1, length=352, rows=4, lora=3, recovery=3, passages=2,
-             drops=(0.9, 0.99)),
+             texts=2, drops=(0.9, 0.99)),
     gpu=dict(steps=300, rate=1e-4, batch=8, length=512, rows=300, lora=100, recovery=100, passages=100,
-             drops=(0.5, 0.8, 0.9, 0.95, 0.99)),
+             texts=60, drops=(0.5, 0.8, 0.9, 0.95, 0.99)),
     smoke=dict(steps=2, rate=3e-4, batch=1, length=352, rows=2, lora=1, recovery=1, passages=1,
-               drops=(0.9,)),
+               texts=1, drops=(0.9,)),
 )  # fmt: skip
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
@@ -60,14 +63,14 @@ print(f"profile {profile()} on {machine()}")
 #
 # Write your answers down first.
 #
-# 1. You average a tickets model and a SQL model, weight by weight. How much of each one's gain over the base
-#    is left: nothing, half, nearly all?
-# 2. You drop entries of a finetune's delta at random. How many of them can go before its score falls by a
-#    point?
-# 3. SLERP goes from one model to the other along an arc, where an average goes straight. How many points is
-#    that worth?
-# 4. You stack 22 of a model's 30 layers on 23 of them. Is the loss of the deeper model lower, a little
-#    higher, or far higher?
+# 1. You average a tickets model and a SQL model, weight by weight. What share of each one's gain over the
+#    base is left?
+# 2. You drop nine of ten entries of a finetune's delta at random, and multiply the rest by 10. What share of
+#    its gain is left?
+# 3. SLERP goes from one model to the other along an arc, where an average goes straight. How far apart are
+#    the losses of the two merges?
+# 4. You stack 22 of a model's 30 layers on 23 of them. Is the loss of the deeper model lower, higher by less
+#    than half a nat per token, or by more?
 #
 # ## Two specialists
 #
@@ -113,12 +116,14 @@ print("tied embedding and head are one entry:", "lm_head.weight" not in base, f"
 
 # %% [markdown]
 # As vectors, the two models are almost the same one: a finetune is a short step from where it starts. The two
-# steps point in different directions, nearly at right angles. That is why adding them may work.
+# steps point in different directions, nearly at right angles, so adding one hardly takes from the other. And
+# finetunes of one base mostly lie in one valley of the loss: on the straight line between them it stays low
+# (**linear mode connectivity**, Frankle et al. 2020). That is why averages of them work at all.
 #
 # ## What is held out
 #
-# **Loss** on the answers of held-out rows is quick, so it is measured on every machine. **Exact match** needs
-# answers to be generated; the GPU budget does that, and the record.
+# **Loss** on held-out answers is quick, so it is measured on every machine. **Exact match** needs answers to
+# be generated; the GPU budget does that, and the record.
 
 # %%
 def held_out(task, split):
@@ -131,14 +136,15 @@ def held_out(task, split):
 def nats(model, coded):
     """Mean loss in nats of (token ids, first one that counts) pairs, in the precision of generation."""
     precision = env.precision(device())
-    with Weights(model, precision), autocast(device().type, precision):
+    with Weights(model, precision), autocast(device().type, precision):    # bf16 for speed where it pays
         found = log_probabilities(model, tokenizer, coded, 32, "loss", progress=False)
     return -mean(value for row in found for value in row)
 
 
 def loss(model, rows):
-    """Mean loss over the answers' tokens."""
-    return nats(model, [(one.ids, one.weights.index(1.0)) for one in encode_all(rows, tokenizer, length=512)])
+    """Mean loss over the answers' tokens: those that `fit` gives the weight 1, where prompts have 0."""
+    coded = encode_all(rows, tokenizer, length=512)
+    return nats(model, [(one.ids, max(1, one.weights.index(1.0))) for one in coded])
 
 
 def losses(state, split="test"):
@@ -159,8 +165,7 @@ for task in TASKS:
 # %% [markdown]
 # ## Build: average
 #
-# The plainest merge: θ = Σ wᵢ θᵢ, with weights that add up to 1. For models of one task it is called a
-# **soup** (Wortsman et al. 2022).
+# The plainest merge: θ = Σ wᵢ θᵢ, with weights whose sum is 1. Of one task it is a **soup** (Wortsman 2022).
 #
 # ## Exercise 10.1: average
 #
@@ -186,21 +191,6 @@ def average(models, weights):
 
 # %%
 check("10.1", average)
-
-# %% [markdown]
-# On tensors all merges share one line: for each name, take that tensor of every delta, combine, add the base.
-# An average of models is the base plus the average of their deltas, so it fits in too.
-
-# %%
-def merge(base, deltas, combine):
-    """base + combine([that tensor of each delta]), tensor by tensor."""
-    return {name: part + combine([one[name] for one in deltas]) for name, part in base.items()}
-
-
-def scaled(scales):
-    """Σ λₜ τₜ: task arithmetic. With scales that add up to 1 it makes an average of the models."""
-    return lambda parts: sum(scale * part for scale, part in zip(scales, parts, strict=True))
-
 
 # %% [markdown]
 # ## Task arithmetic: add, and take away
@@ -232,26 +222,35 @@ def task_arithmetic(base, models, scales):
 check("10.2", task_arithmetic)
 
 # %% [markdown]
-# Prove both on one layer of the real deltas, against labkit's and peft's `merge_utils`.
+# Prove both on real weights, two rows of one matrix: what these functions give, against labkit's and peft's
+# `merge_utils`. From here on labkit's merges do it for whole models.
 
 # %%
-def layer(state):
-    """The tensors of layer 12, on the CPU."""
-    return {name: part.cpu() for name, part in state.items() if ".layers.12." in name}
+PLACE = "model.layers.12.mlp.up_proj.weight"                               # (1536, 576)
 
 
-place = "model.layers.12.mlp.up_proj.weight"                               # (1536, 576)
-small, taus = layer(base), [layer(deltas[task]) for task in TASKS]
-models, parts = [layer(trained[task]) for task in TASKS], [tau[place] for tau in taus]
+def piece(state):
+    return state[PLACE][:2].flatten().cpu()                                # (1152,)
+
+
+taus = [piece(deltas[task]) for task in TASKS]
+origin, *ends = [{"w": piece(state).tolist()} for state in (base, *trained.values())]
+
+
+def same(theirs, ours, tolerance=1e-5):                                    # a tensor and a list
+    return relative_error(theirs.cpu(), torch.tensor(ours)) < tolerance
+
 
 # %% tags=["nbval-check-output"]
-ours = merge(small, taus, scaled((0.5, 0.5)))
-same = [torch.allclose(ours[name], part, atol=1e-6) for name, part in merging.average(models).items()]
-print(f"the average, equal to labkit's to 1e-6: {all(same)}, {len(same)} tensors")
-for scales in ((1.0, 1.0), (0.4, -0.8)):
-    theirs = merge_utils.task_arithmetic(parts, torch.tensor(scales))
-    same = [relative_error(theirs, scaled(own)(parts)) < 1e-6 for own in (scales, (0.5, 0.5))]
-    print(f"scales {scales}: equal to peft's to 1e-6: {same[0]}; to the average: {same[1]}")
+ours = solve("10.1")(ends, [1, 3])["w"]
+for weights in ([0.25, 0.75], [0.75, 0.25]):
+    theirs = piece(merging.average(list(trained.values()), weights))
+    print(f"10.1 with weights 1 and 3 is labkit's with {weights}: {same(theirs, ours)}")
+for scales in ([1.0, 1.0], [0.4, -0.8]):
+    moved = torch.tensor(solve("10.2")(origin, ends, scales)["w"]) - torch.tensor(origin["w"])
+    theirs = merge_utils.task_arithmetic(taus, torch.tensor(scales))
+    print(f"10.2 with scales {scales} is peft's: {same(theirs, moved.tolist(), 1e-4)};",
+          f"is the first delta alone: {same(taus[0], moved.tolist(), 1e-4)}")  # fmt: skip
 
 # %% [markdown]
 # One number is free: the scale. Sweep it, the same for both deltas, on validation rows, since you are about
@@ -262,13 +261,15 @@ SCALES = (0, 0.3, 0.5, 0.8, 1.0)
 sweep = {scale: losses(merging.task_arithmetic(base, list(deltas.values()), scale), "validation")
          for scale in SCALES}  # fmt: skip
 alone = {task: loss(merging.put(model, trained[task]), held_out(task, "validation")) for task in TASKS}
-best = min(SCALES[1:], key=lambda scale: sum(sweep[scale].values()))
+kept = {scale: min((sweep[0][task] - found[task]) / (sweep[0][task] - alone[task]) for task in TASKS)
+        for scale, found in sweep.items()}                                 # of the task served worse
+best = max(SCALES[1:], key=kept.get)
 for scale, found in sweep.items():
-    print(f"scale {scale:<4}" + "".join(f"   {task} {found[task]:.3f}" for task in TASKS))
+    print(f"scale {scale:<4}" + "".join(f"   {task} {found[task]:.3f}" for task in TASKS),
+          f"  at least {kept[scale]:.0%} of each gain kept")  # fmt: skip
 print("specialists" + "".join(f"  {task} {alone[task]:.3f}" for task in TASKS))
 
-title = f"The sum of both losses is lowest at scale {best:g}: " + ", ".join(
-    f"{task} {sweep[best][task]:.2f}" for task in TASKS)  # fmt: skip
+title = f"Scale {best:g} keeps most of both gains: at least {kept[best]:.0%} of each"
 fig, axes = plots.figure(title, "scale of both deltas", "validation loss (nats per answer token)")
 for task, style, colour in zip(TASKS, ("o-", "s--"), plots.COLOURS, strict=False):
     axes.plot(SCALES, [sweep[scale][task] for scale in SCALES], style, color=colour, label=f"{task}, merged")
@@ -278,8 +279,8 @@ axes.legend(frameon=False)
 plots.show(fig, f"Line plot of validation loss over the scale of both deltas. {title}.")
 
 # %% [markdown]
-# Negation: take tickets away, with scale −1. The model should get worse at tickets, and not much worse at
-# plain English. Is it forgetting that skill, or everything?
+# Negation: take tickets away, with scale −1. This base has no skill at tickets to forget, so you walk
+# backwards from a skill it never had. What is hurt: tickets, or everything? Compare how far both losses rise.
 
 # %%
 def plain(model):
@@ -290,17 +291,21 @@ def plain(model):
 english = {"base": plain(merging.put(model, base))}
 negated = losses(merging.task_arithmetic(base, [deltas["tickets"]], -1))
 english["tickets taken away"] = plain(model)
-print(f"tickets loss: base {measured['base']['tickets']:.3f}, taken away {negated['tickets']:.3f}")
+rises = [negated["tickets"] - measured["base"]["tickets"], english["tickets taken away"] - english["base"]]
+print(f"tickets loss: base {measured['base']['tickets']:.3f}, taken away {negated['tickets']:.3f};",
+      f"a guess among all tokens alike has {math.log(model.config.vocab_size):.2f}")  # fmt: skip
 print("plain English: " + ", ".join(f"{name} {value:.3f}" for name, value in english.items()))
-
-# %% tags=["nbval-check-output", "smoke-skip-compare"]
-print("worse at tickets than the base:", negated["tickets"] > measured["base"]["tickets"])
+print(f"the rise on tickets is {rises[0] / rises[1]:.0f} times that on plain English")
 
 # %% [markdown]
+# The direction is that of tickets, but a full step along it does more than forget: a loss above the guess is
+# worse than chance, and plain English pays, too. Longer training makes a longer delta, and more damage.
+# Ilharco et al. look for a scale at which a control task hardly suffers.
+#
 # ## SLERP
 #
 # An average of two vectors at right angles is shorter than they are: 0.71 for unit vectors. **SLERP**
-# (Shoemake 1985) walks along the arc between them, and keeps the length:
+# (Shoemake 1985) walks along the arc between them, and keeps the length if both have the same:
 # sin((1 − t) ν) / sin ν · a + sin(t ν) / sin ν · b, with ν the angle between a and b.
 #
 # ## Exercise 10.3: SLERP
@@ -313,9 +318,9 @@ print("worse at tickets than the base:", negated["tickets"] > measured["base"]["
 def slerp(a, b, t):
     """From vector a (t = 0) to vector b (t = 1) along an arc: (sin((1 - t) v) a + sin(t v) b) / sin(v).
 
-    v is the angle between a and b, in radians: the cosine is their product over their lengths. Where that
-    cosine is above 0.9995, mix linearly: (1 - t) a + t b. a, b: lists of float of any length. Returns a new
-    list.
+    v is the angle between a and b, in radians: the cosine is their product over their lengths. Where the size
+    of that cosine is above 0.9995, one way or opposite ways, mix linearly: (1 - t) a + t b. a, b: lists of
+    float of any length. Returns a new list.
     """
     # BEGIN SOLUTION
     def dot(u, v):
@@ -323,8 +328,8 @@ def slerp(a, b, t):
 
     cosine = dot(a, b) / math.sqrt(dot(a, a) * dot(b, b))
     first, second = 1 - t, t
-    if cosine <= 0.9995:
-        angle = math.acos(max(-1.0, cosine))
+    if abs(cosine) <= 0.9995:
+        angle = math.acos(cosine)
         first, second = (math.sin(part * angle) / math.sin(angle) for part in (1 - t, t))
     return [first * x + second * y for x, y in zip(a, b, strict=True)]
     # END SOLUTION
@@ -333,51 +338,33 @@ def slerp(a, b, t):
 # %%
 check("10.3", slerp)
 
-# %% [markdown]
-# On a tensor, as one long vector:
-
-# %%
-def arc(a, b, t, parallel=0.9995):
-    """SLERP of two tensors; above the cosine `parallel` it is the straight line."""
-    cosine = ((a * b).sum() / a.norm() / b.norm()).item()
-    if abs(cosine) > parallel:
-        return (1 - t) * a + t * b
-    angle = math.acos(cosine)
-    return (math.sin((1 - t) * angle) * a + math.sin(t * angle) * b) / math.sin(angle)
-
-
 # %% tags=["nbval-check-output"]
-first, second = torch.eye(2)
-half = arc(first, second, 0.5)
-print(f"right angles: SLERP has length {half.norm():.2f}, the average {((first + second) / 2).norm():.2f}")
-a, b = parts                                                               # two deltas, an angle apart
-ends = [part / part.norm() for part in parts]                              # both of length 1
-turned, whole = (math.acos((ends[0] * other).sum().item()) for other in (arc(*ends, 0.3), ends[1]))
-print("t = 0.3 is 30% of the angle:", abs(turned - 0.3 * whole) < 0.01)
-theirs = merging.slerp({"w": a}, {"w": b}, 0.3)["w"]
-print("equal to labkit's to 1e-5:", relative_error(theirs, arc(a, b, 0.3)) < 1e-5)
+half = solve("10.3")([1.0, 0.0], [0.0, 1.0], 0.5)
+print(f"right angles: SLERP has length {math.hypot(*half):.2f}, the average {math.hypot(0.5, 0.5):.2f}")
+ours = solve("10.3")(taus[0].tolist(), taus[1].tolist(), 0.3)
+theirs = merging.slerp({"w": taus[0]}, {"w": taus[1]}, 0.3)["w"]
+print("10.3 is labkit's on deltas:", same(theirs, ours),
+      "and the straight line:", same(0.7 * taus[0] + 0.3 * taus[1], ours))  # fmt: skip
 
 # %% [markdown]
 # mergekit, the tool most people merge with, is not installed here; labkit's tests hold average, sum, TIES and
-# SLERP to what mergekit 0.1.5 wrote, to 1e-6. Above a cosine of 0.9995 its SLERP **is** linear, and you have
-# seen the cosines of these models. Take the arc all the same, for every tensor: how far is it from the
-# average?
+# SLERP to what mergekit 0.1.5 wrote, to 1e-6. Above a cosine of 0.9995 its SLERP **is** linear, as those of
+# these models are. Take the arc all the same, for every tensor: how far is it from the average?
 
 # %%
 straight = merging.average(list(trained.values()))
 curved = merging.slerp(*trained.values(), 0.5, parallel=1.0)
 apart = length(merging.delta(curved, straight)) / length(merging.delta(straight, base))
-measured["average"], measured["SLERP"] = losses(straight), losses(curved)
-straight = curved = None                                                   # a gigabyte
 print(f"from the average, SLERP's model is {apart:.2%} as far as the base is")
+straight, curved = losses(straight), losses(curved)
+gap = max(abs(straight[task] - curved[task]) for task in TASKS)
+print(f"the third guess: their losses are at most {gap:.4f} nats per token apart")
 angle = math.acos(between)
 print(f"SLERP of the deltas, half way: task arithmetic, scale {math.sin(angle / 2) / math.sin(angle):.2f}")
-if best != 0.5:
-    measured[f"sum, scale {best:g}"] = losses(merging.task_arithmetic(base, list(deltas.values()), best))
 
 # %% [markdown]
-# So SLERP of finetunes is their average, or nearly (the third guess). SLERP of the deltas is task arithmetic
-# with a scale that the angle chooses, not you.
+# So SLERP of finetunes is their average, or nearly. SLERP of the deltas is task arithmetic with a scale that
+# the angle chooses (tensor by tensor, a scale for each), not you.
 #
 # ## TIES
 #
@@ -417,47 +404,22 @@ def ties(base, deltas, density, scale):
 # %%
 check("10.4", ties)
 
-# %%
-def trim(tau, density):
-    """Keep the largest entries, a share `density`; zeros elsewhere."""
-    flat = tau.flatten()
-    largest = flat.abs().topk(int(density * len(flat))).indices
-    return torch.zeros_like(flat).index_copy(0, largest, flat[largest]).view_as(tau)
-
-
-def trimmed_and_elected(parts, density):
-    """TIES for one tensor of each delta."""
-    trimmed = torch.stack([trim(part, density) for part in parts])         # (models, *shape)
-    sign = torch.where(trimmed.sum(0) >= 0, 1.0, -1.0)                     # elect
-    agree = trimmed.sign() == sign
-    return (trimmed * agree).sum(0) / agree.sum(0).clamp(min=1)            # the mean of those that agree
-
-
 # %% tags=["nbval-check-output"]
+zeros, three = [0.0] * len(taus[0]), [*taus, taus[0] - 2 * taus[1]]        # a third opinion
 for density in (0.2, 0.5):
-    ours, theirs = trimmed_and_elected(parts, density), merge_utils.ties(parts, torch.ones(2), density)
-    print(f"density {density}: equal to peft's to 1e-6: {relative_error(theirs, ours) < 1e-6};",
-          f"untrimmed is something else: {relative_error(theirs, trimmed_and_elected(parts, 1)) > 0.05}")
+    ours = solve("10.4")(zeros, [tau.tolist() for tau in three], density, 1.0)
+    theirs = merge_utils.ties(three, torch.ones(3), density)
+    print(f"10.4 at density {density} is peft's: {same(theirs, ours)};",
+          f"untrimmed is something else: {not same(merge_utils.ties(three, torch.ones(3), 1.0), ours, 0.05)}")
 
 # %% [markdown]
-# How often do the two disagree here, and how much of a delta is in its largest fifth?
-
-# %%
-for density in (1.0, 0.2):
-    kept = [trim(part, density) for part in parts]
-    both = (kept[0] != 0) & (kept[1] != 0)
-    against = (kept[0].sign() != kept[1].sign())[both].float().mean().item()
-    energy = (kept[0].norm() / a.norm()).item() ** 2
-    print(f"density {density}: both move {both.float().mean():.1%} of the weights, and disagree on",
-          f"{against:.1%} of those; {energy:.0%} of tickets' squared length is kept")  # fmt: skip
-measured["TIES, density 0.5"] = losses(merging.ties(base, list(deltas.values()), density=0.5))
-
-# %% [markdown]
+# Deltas nearly at right angles disagree on almost half of all signs, as random ones do: most elections here
+# settle noise. Whether trimming or electing earns its place, the record's two controls say.
+#
 # ## DARE
 #
 # **DARE** (Yu et al. 2023) does not look: it drops entries at random with probability p, and divides what is
-# left by 1 − p, so that every sum over the delta keeps its expected value. It is dropout for deltas, once,
-# before adding.
+# left by 1 − p, so that every sum over the delta keeps its expected value: dropout for deltas, done once.
 #
 # ## Exercise 10.5: DARE
 #
@@ -481,54 +443,43 @@ def dare(base, model, drop, noise):
 # %%
 check("10.5", dare)
 
-# %%
-def dropped(tau, drop, rescale=True):
-    """DARE for one tensor of a delta: the seed is torch's."""
-    left = tau * torch.bernoulli(torch.full_like(tau, 1 - drop))
-    return left / (1 - drop) if rescale else left
-
-
 # %% tags=["nbval-check-output"]
+def dared(drop, seed):
+    """10.5's change of the tickets piece, by draws that peft would make: 1.0 keeps, 0.0 drops."""
+    torch.manual_seed(seed)
+    noise = torch.bernoulli(torch.full_like(taus[0], 1 - drop)).tolist()
+    return solve("10.5")(zeros, taus[0].tolist(), drop, noise)
+
+
 for drop in (0.5, 0.9):
     torch.manual_seed(SEED)
-    ours = sum(dropped(part, drop) for part in parts)
-    torch.manual_seed(SEED)
-    theirs = merge_utils.dare_linear(parts, torch.ones(2), 1 - drop)
-    other = sum(dropped(part, drop) for part in parts)                     # other draws
-    same = [relative_error(theirs, own) < 1e-5 for own in (ours, other)]
-    print(f"drop {drop}: equal to peft's to 1e-5 with the same draws: {same[0]}; with others: {same[1]}")
-means = [mean((dropped(a, 0.8, rescale) * a).sum().item() for _ in range(30)) / a.square().sum().item()
-         for rescale in (True, False)]  # fmt: skip
-print(f"what is left points along the delta: {means[0]:.1f} of it rescaled, {means[1]:.1f} not")
+    theirs = merge_utils.dare_linear(taus[:1], torch.ones(1), 1 - drop)
+    print(f"10.5 at {drop} is peft's with the same draws: {same(theirs, dared(drop, SEED))};",
+          f"with others: {same(theirs, dared(drop, SEED + 1))}")  # fmt: skip
+draws = [torch.tensor(dared(0.8, seed)) for seed in range(200)]
+along = mean((one @ taus[0] / taus[0].square().sum()).item() for one in draws)
+print(f"80% dropped, projection on the delta: {along:.1f} rescaled, {along / 5:.1f} not")
 
 # %% [markdown]
-# mergekit divides otherwise: by the share of the sum of sizes that chance left, so that the L1 norm stays.
 # Now drop more and more of the tickets delta, with and without rescaling, the same entries for both:
 
 # %%
-left = dropped(a, 0.9, rescale=False)
-print(f"90% dropped: the paper multiplies the rest by 10, mergekit by {a.abs().sum() / left.abs().sum():.2f}")
-
 tickets = held_out("tickets", "test")
-start, whole = measured["base"]["tickets"], measured["tickets specialist"]["tickets"]
+nothing, whole = measured["base"]["tickets"], measured["tickets specialist"]["tickets"]
 left = {}
 for drop in numbers.drops:
     tau = merging.delta(merging.dare(base, [deltas["tickets"]], drop, seed=SEED, rescale=False), base)
     for name, factor in (("rescaled", 1 / (1 - drop)), ("not rescaled", 1.0)):
         merging.put(model, merging.task_arithmetic(base, [tau], factor))
         left[name, drop] = loss(model, tickets)
-        kept = (start - left[name, drop]) / (start - whole)
-        print(f"drop {drop:<5} {name:<13} loss {left[name, drop]:.3f}, {kept:.0%} of the gain is kept")
-tau = None
-print(f"nothing dropped: {whole:.3f}; the base: {start:.3f}")
-measured["DARE, half dropped"] = losses(merging.dare(base, list(deltas.values()), 0.5, best, seed=SEED))
-
-# %% tags=["nbval-check-output", "smoke-skip-compare"]
-off = {name: abs(left[name, 0.9] - whole) for name in ("rescaled", "not rescaled")}
-print("90% dropped, rescaled is nearer to the specialist's loss:", off["rescaled"] < off["not rescaled"])
+        gain = (nothing - left[name, drop]) / (nothing - whole)
+        print(f"drop {drop:<5} {name:<13} loss {left[name, drop]:.3f}, {gain:.0%} of the gain is kept")
+gain = (nothing - left["rescaled", 0.9]) / (nothing - whole)
+print(f"nothing dropped: {whole:.3f}; the base: {nothing:.3f}")
+print(f"the second guess: with nine of ten entries gone, {gain:.0%} of the gain is left")
 
 # %% [markdown]
-# The second guess, in points, with three seeds (claim merge-dare):
+# The same in right answers, with three seeds (claim merge-dare):
 
 # %% tags=["recorded"]
 Markdown("\n".join(merging_report.dare_table()))
@@ -563,23 +514,33 @@ def share_kept(base, specialists, merged):
 check("10.6", share_kept)
 
 # %%
+def kept_of(scores, name):
+    specialists = {task: scores[f"{task} specialist"][task] for task in TASKS}
+    shares = solve("10.6")(scores["base"], specialists, scores[name]).items()
+    return ", ".join(f"{task} {share:.0%}" for task, share in shares if share is not None)
+
+
 def table(scores, what):
-    """Print {model: {task: number}} and, for merges, the share of each specialist's gain that is kept."""
-    alone = {task: scores[f"{task} specialist"][task] for task in TASKS}
+    """Print {model: {task: number}} and, for merges, what is kept."""
     print(f"{what:<22}" + "".join(f"{task:>10}" for task in TASKS) + "    kept of the gain")
     for name, found in scores.items():
-        merged = name != "base" and "specialist" not in name
-        shares = solve("10.6")(scores["base"], alone, found).items() if merged else ()
-        said = ", ".join(f"{task} {share:.0%}" for task, share in shares if share is not None)
+        said = kept_of(scores, name) if name in makers else ""
         print(f"{name:<22}" + "".join(f"{found[task]:>10.3f}" for task in TASKS) + f"    {said}")
 
 
+both = list(deltas.values())
+makers = {
+    "average": lambda: merging.average(list(trained.values())),
+    "SLERP": lambda: merging.slerp(*trained.values(), 0.5, parallel=1.0),
+    f"sum, scale {best:g}": lambda: merging.task_arithmetic(base, both, best),
+    "TIES, density 0.5": lambda: merging.ties(base, both, density=0.5),
+    "DARE, half dropped": lambda: merging.dare(base, both, 0.5, best, seed=SEED),
+}
+measured |= {name: losses(make()) for name, make in makers.items()}
 table(measured, "loss, test rows")
-
-# %% tags=["nbval-check-output", "smoke-skip-compare"]
-for task in TASKS:
-    print(f"the average is better than the base on {task}:",
-          measured["average"][task] < measured["base"][task])  # fmt: skip
+print("the first guess: of the gain in loss the average keeps", kept_of(measured, "average"))
+print(f"{numbers.rows} rows a task. The sum's scale is chosen on validation rows and DARE takes the same;",
+      "TIES and the average are as they come")  # fmt: skip
 
 # %% [markdown]
 # A loss can fall far before the first answer is right. On the GPU budget, right answers of the same models:
@@ -587,25 +548,18 @@ for task in TASKS:
 
 # %% tags=["gpu"]
 # %%gpu
-both = list(deltas.values())
-makers = {
-    "base": lambda: base, **{f"{task} specialist": lambda task=task: trained[task] for task in TASKS},
-    "average": lambda: merging.average(list(trained.values())),
-    f"sum, scale {best:g}": lambda: merging.task_arithmetic(base, both, best),
-    "SLERP": lambda: merging.slerp(*trained.values(), 0.5, parallel=1.0),
-    "TIES, density 0.5": lambda: merging.ties(base, both, density=0.5),
-    "DARE, half dropped": lambda: merging.dare(base, both, 0.5, best, seed=SEED),
-}
+everyone = {"base": lambda: base, **{f"{task} specialist": lambda task=task: trained[task] for task in TASKS},
+            **makers}  # fmt: skip
 rows, right = {task: held_out(task, "test") for task in TASKS}, {}
-for name, make in makers.items():
+for name, make in everyone.items():
     found = merging.score_all(merging.put(model, make()), tokenizer, rows, batch_size=300, progress=False)
     right[name] = {task: one.exact for task, one in found.items()}
 table(right, "right, test rows")
 record(right=right)
 
 # %% [markdown]
-# One seed, one setting of each method. The record has three seeds, three tasks, and settings chosen on
-# validation rows; the first guess is in it, and claim merge-multitask.
+# One seed, one setting of each method. The record has three seeds, three tasks, settings chosen on validation
+# rows, and what a merge has to be held to: one model trained on both tasks (claim merge-multitask).
 
 # %% tags=["recorded"]
 Markdown("\n".join(merging_report.merges_table()))
@@ -618,7 +572,7 @@ Markdown("\n".join([*merging_report.sweep_table(), "", *merging_report.negation_
 #
 # Train one task with several seeds or learning rates, and average the models instead of throwing all but the
 # best away. A **greedy** soup adds a model only if validation rows do not get worse. Judge a soup by its best
-# parent, not by their mean (claim merge-soup).
+# parent, not by their mean (claim merge-soup, of the greedy one; the uniform one takes all).
 
 # %% tags=["recorded"]
 Markdown("\n".join(merging_report.soups_table()))
@@ -645,16 +599,16 @@ for way in ("cat", "linear"):
     error = merging.relative_error(served, ones, way)
     print(f"{way:<7} rank {served.peft_config[way].r}; the sum of both updates to 1e-5: {error < 1e-5};",
           f"off by more than a tenth: {error > 0.1}")  # fmt: skip
-place = served.base_model.model.model.layers[12].mlp.up_proj
-A, B = ([getattr(place, f"lora_{one}")[task].weight.detach() for task in TASKS] for one in "AB")
-scaling = place.scaling["tickets"]
-wrong = place.get_delta_weight("linear").detach() - place.get_delta_weight("cat").detach()
+matrix = served.base_model.model.model.layers[12].mlp.up_proj
+A, B = ([getattr(matrix, f"lora_{one}")[task].weight.detach() for task in TASKS] for one in "AB")
+scaling = matrix.scaling["tickets"]
+wrong = matrix.get_delta_weight("linear").detach() - matrix.get_delta_weight("cat").detach()
 crossed = scaling * (B[0] @ A[1] + B[1] @ A[0])
 print("what linear gets wrong is the cross terms, to 1e-4:", relative_error(crossed, wrong) < 1e-4)
 
 # %% [markdown]
-# A third way, `svd`, cuts the sum down to the rank of one adapter, which cannot hold both. What the three do
-# to answers:
+# A third way, `svd`, cuts the sum down to a rank: by default that of one adapter, which cannot hold both;
+# with `svd_rank` r₁ + r₂ it is exact, too. What the three do to answers:
 
 # %% tags=["recorded"]
 Markdown("\n".join(merging_report.lora_table()))
@@ -662,19 +616,20 @@ Markdown("\n".join(merging_report.lora_table()))
 # %% [markdown]
 # ## Stacking layers
 #
-# Merges so far keep the shape. **Depth up-scaling** (Kim et al. 2023) makes a model deeper: two copies of it
-# on top of each other, the last layers of the first and the first layers of the second left out. Here layers
-# 0 to 22, then 8 to 29: 45 layers from 30.
+# **Depth up-scaling** (Kim et al. 2023) makes a model deeper: two copies on one another, the last layers
+# of the first and the first layers of the second left out. Here layers 0 to 22, then 8 to 29: 45 from 30.
 #
-# You will read that SOLAR 10.7B was made by merging up to 16 models. Its paper says otherwise: it is **one**
-# model of 32 layers, stacked to 48 this way, **and then trained on** (claim merge-solar: source wrong).
+# You will read that SOLAR 10.7B was made by merging up to 16 models. Its paper and model card say otherwise
+# of the base: **one** model of 32 layers, Llama 2's architecture with Mistral 7B's weights, stacked to 48
+# this way, **and then trained on** (claim merge-solar: source wrong). Finetunes of it are another matter.
 
 # %%
 model = merging.put(served.unload().requires_grad_(True), base)            # the base again
-trained = deltas = adapters = served = base = None                         # gigabytes, wanted no more
+trained = deltas = both = tau = adapters = served = base = None            # gigabytes, wanted no more
 models = {"base": model, "stacked": merging.stack(model, [*range(23), *range(8, 30)])}
 before = {name: plain(one) for name, one in models.items()}
 print("plain English, nats per token: " + ", ".join(f"{name} {one:.2f}" for name, one in before.items()))
+print(f"the fourth guess: the stack's is {before['stacked'] - before['base']:+.2f}")
 
 # %% tags=["nbval-check-output"]
 deeper = models["stacked"]
@@ -683,42 +638,32 @@ print(f"{deeper.config.num_hidden_layers} layers, {deeper.num_parameters():,} we
 print("right after stacking the loss is higher than the base's:", before["stacked"] > before["base"])
 
 # %% [markdown]
-# The fourth guess. Layer 8 expects what layer 7 puts out, and gets what layer 22 does. But layers only add to
-# what they get, so much of what it looks for is still there. Now continue pre-training, on documents of the
-# course's handbook, and give the base the same tokens: else you would compare training with no training.
+# Layer 8 expects what layer 7 puts out, and gets what layer 22 does. But layers only add to what they get, so
+# much of what it looks for is still there. Now continue pre-training on the shop's text, and give the base
+# the same tokens: else you would compare training with no training. Judge both by the same held-out text.
 
 # %%
-documents, options = handbook_rows("pretrain")
-runs = {name: fit(one, documents, tokenizer, steps=numbers.recovery, lr=3e-4, batch=numbers.batch,
-                  length=numbers.length, seed=SEED, progress=False, **options)
+judging = unseen_text("test", {"text": numbers.texts})
+unread = {name: loss(one, judging) for name, one in models.items()}
+runs = {name: fit(one, plain_text(), tokenizer, steps=numbers.recovery, lr=3e-4, batch=numbers.batch,
+                  length=numbers.length, seed=SEED, progress=False, prompt_loss_weight=1.0)
         for name, one in models.items()}  # fmt: skip
-after = {name: plain(one) for name, one in models.items()}
+after, read = ({name: measure(one) for name, one in models.items()}
+               for measure in (plain, lambda one: loss(one, judging)))  # fmt: skip
 for name, run in runs.items():
-    print(f"{name:<8} training loss {run.losses[0]:.2f} to {run.losses[-1]:.2f}, plain English",
+    print(f"{name:<8} held-out shop text {unread[name]:.2f} to {read[name]:.2f}, plain English",
           f"{before[name]:.2f} to {after[name]:.2f}, {run.seconds:.0f} s")  # fmt: skip
 record(seed=SEED, cosine_of_deltas=between, least_cosine=min(by_tensor.values()), best_scale=best,
        loss=measured, dare={f"{name} {drop}": value for (name, drop), value in left.items()},
-       stack_before=before, stack_after=after)  # fmt: skip
-
-# %% tags=["nbval-check-output", "smoke-skip-compare"]
-first, last = runs["stacked"].losses[0], runs["stacked"].losses[-1]
-print("training brought the stacked model's loss down:", last < first)
+       stack_before=before, stack_after=after, text_before=unread, text_after=read)  # fmt: skip
 
 # %% [markdown]
-# Whether the deeper model gets below the base takes more tokens, tuned rates and seeds (claim merge-stack):
+# Plain English is in no one's training, so it may rise for both. At equal tokens the stack takes 1.4 times
+# the compute. Whether it gets below the base, and below a base of equal compute, takes more tokens, tuned
+# rates and seeds (claim merge-stack):
 
 # %% tags=["recorded"]
 Markdown("\n".join(merging_report.stack_table()))
-
-# %% tags=["recorded"]
-if curves := merging_report.recovery_points():
-    (steps, there), (_, here) = (curves[name][-1] for name in ("base", "stacked"))
-    title = f"After {steps:,} steps: stacked {here:.3f}, base {there:.3f}"
-    fig, axes = plots.figure(title, "steps of continued pre-training", "loss on unseen text (nats per token)")
-    for (name, points), style, colour in zip(curves.items(), ("o-", "s--"), plots.COLOURS, strict=False):
-        axes.plot(*zip(*points, strict=True), style, color=colour, label=name)
-    axes.legend(frameon=False)
-    plots.show(fig, f"Line plot of loss over steps, a stack of layers beside the base. {title}.")
 
 # %% [markdown]
 # ## Representations side by side
@@ -733,7 +678,7 @@ Markdown("\n".join(merging_report.probes_table()))
 # %% [markdown]
 # ## What the field says, measured
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("10")
 
 # %% [markdown]
@@ -741,13 +686,14 @@ claims("10")
 #
 # - A finetune is the base plus a short delta. Merge deltas: add, scale, take away.
 # - Each method has a scale, a density or a drop rate: choose on validation rows, for all alike, then compare.
-# - Finetunes of one base are nearly parallel, so SLERP of them is their average.
-# - DARE needs its rescaling; TIES its trimming and its election. Adapters merge exactly by `cat` alone.
+# - Weights of finetunes are nearly parallel, so SLERP of models is their average. Their deltas are not.
+# - DARE needs its rescaling. Adapters merge exactly once the rank may be r₁ + r₂: `cat`, or `svd` so wide.
 # - Count what is kept from the base, task by task. A stack of layers is a start for training, not a model.
+# - Which merge? Begin with the sum of deltas and one scale, chosen on validation rows; take another only if
+#   it keeps clearly more there. With both tasks' rows at hand, training on both is what a merge has to match.
 #
 # **Read:** Wortsman et al., *Model soups* (arXiv 2203.05482). Ilharco et al., *Editing Models with Task
 # Arithmetic* (2212.04089). Yadav et al., *TIES-Merging* (2306.01708). Yu et al., *Language Models are Super
-# Mario* (2311.03099). Kim et al., *SOLAR 10.7B* (2312.15166). Goddard et al., *Arcee's MergeKit*
-# (2403.13257).
+# Mario* (2311.03099). Kim et al., *SOLAR 10.7B* (2312.15166). Goddard et al., *MergeKit* (2403.13257).
 #
 # **Next:** 13_prompt_rag_or_finetune asks whether to train at all.

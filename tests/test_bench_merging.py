@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from labkit import tasks
-from labkit.bench import jobs, markdown, merging_jobs, merging_more, merging_report
+from labkit.bench import jobs, markdown, merging_jobs, merging_more, merging_report, merging_values
 from labkit.bench import main as bench_main
 from labkit.bench import merging as bench
 from labkit.errors import LabkitError
@@ -29,7 +29,7 @@ def right(share, rows=2000):
 ALONE = {"tickets": 0.8, "sql": 0.6, "voice": 0.7}  # a specialist's test share; its validation share is 1
 # Share of the gain kept by the best setting; a step of the grid away from it keeps 0.1 less.
 MERGED = {"average": 0.5, "task-arithmetic": 0.9, "slerp-models": 0.5, "slerp-deltas": 0.6, "ties": 0.95,
-          "dare": 0.85, "dare-ties": 0.7}  # fmt: skip
+          "ties-untrimmed": 0.97, "ties-unelected": 0.4, "dare": 0.85, "dare-ties": 0.7}  # fmt: skip
 BEST = 2  # place of the best setting in a grid that has so many
 
 
@@ -52,6 +52,10 @@ def pretended(name, world):
         own = {task: world.alone[task] if task == rest[0] else 0.0 for task in ALONE}
         return {"validation": {task: float(bool(share)) for task, share in own.items()},
                 "rows": {task: right(share, 1000) for task, share in own.items()}}  # fmt: skip
+    if kind == "joint":
+        share = world.joint[float(rest[0])]
+        return {"validation": dict.fromkeys(merging_jobs.SETS["pair"], share),
+                "rows": {task: right(share * ALONE[task], 1000) for task in merging_jobs.SETS["pair"]}}
     if kind == "adapter":
         return {"validation": {}, "rows": {task: right(0.5, 1000) for task in merging_jobs.LORA_RATES}}
     if kind == "sweep":
@@ -60,7 +64,8 @@ def pretended(name, world):
     if kind == "tune":
         names = [merging_jobs.written(one) for one in merging_jobs.GRID[rest[1]]]
         return {"shares": {setting: {task: kept(world, rest[1], setting)[task]
-                                     for task in merging_jobs.SETS[rest[0]]} for setting in names}}
+                                     for task in merging_jobs.SETS[rest[0]]} for setting in names},
+                "counts": dict.fromkeys(merging_jobs.SETS[rest[0]], 200)}  # fmt: skip
     if kind == "final":
         some, method, setting, _ = rest
         share = world.final.get(method, kept(world, method, setting)["tickets"])
@@ -78,9 +83,10 @@ def pretended(name, world):
         return {"error": weights, "validation": dict.fromkeys(weights, scored), "weight": "0.7",
                 "rows": {task: right(0.5, 1000) for task in scored}}  # fmt: skip
     if kind == "grow":
-        spike, after = (2.0, world.after) if rest[0] == "stacked" else (0.0, 0.0)
+        spike, after = (2.0, world.after) if rest[0] == "stacked" else (0.0, -0.2 * (rest[0] == "longer"))
         before, last = ({"text": 3 + gap, "general": 3.5 + gap} for gap in (spike, after - 1))
         return {"before": before, "after": last, "layers": 45, "weights": 190_000_000,
+                "steps": 418 if rest[0] == "longer" else 300, "tokens": 1_200_000, "passes": 4.7,
                 "curve": [[0, before["text"]], [30, 2.5], [300, last["text"]]]}  # fmt: skip
     if kind == "probe":
         one = {"penalty": 0.1, "size": 576, "rows": right(0.9, 1000)}
@@ -94,7 +100,8 @@ def world(monkeypatch, tmp_path):
     """Real main, jobs.run and files, but pretended jobs."""
     made = SimpleNamespace(
         started=[], folder=tmp_path / "out", profile="gpu", rate=3e-4, alone=dict(ALONE), validation={},
-        final={}, dare={}, soup={"soup": 0.85, "greedy soup": 0.84, "best parent": 0.8}, after=-0.1,
+        final={}, dare={}, joint={1e-4: 0.5, 2e-4: 0.9, 3e-4: 0.8},
+        soup={"soup": 0.85, "greedy soup": 0.84, "best parent": 0.8}, after=-0.1,
     )  # fmt: skip
 
     def job(name, folder):
@@ -156,7 +163,7 @@ def test_a_second_run_starts_nothing_and_without_a_gpu_there_is_no_record(world,
     assert len(world.started) > before  # the results of another profile do not count
     assert store.read("merging") is None and "a trial" in capsys.readouterr().out
     assert merging_report.lines() == [markdown.missing("merging")]
-    assert merging_report.sweep_points() == merging_report.recovery_points() == {}
+    assert merging_report.sweep_points() == {}
 
 
 def test_a_stage_waits_for_what_it_reads(world):
@@ -182,7 +189,7 @@ def test_settings_are_chosen_on_validation_with_one_seed_and_tested_with_all(wor
     finals = [name for name in world.started if name.startswith("final_")]
     assert "final_pair_ties_0.2-1.5_2" in finals and "final_pair_task-arithmetic_0.5_1" in finals
     assert "final_three_average_none_0" in finals and not any("three_slerp" in name for name in finals)
-    assert len(finals) == (7 + 5) * 3  # one setting a method, every seed
+    assert len(finals) == (9 + 5) * 3  # one setting a method, every seed
     assert not any(name.startswith("tune_") and name[-1].isdigit() for name in world.started)
     found = whole["values"]
     assert found["best"] == {"pair": "ties", "three": "ties"}
@@ -210,6 +217,35 @@ def test_the_best_merge_is_the_one_whose_worse_task_keeps_most(world):
     assert merging_jobs.worth({"a": None, "b": 0.8}) == (0, 0.4)
 
 
+def test_controls_are_never_best_and_methods_within_one_standard_error_of_the_best_are_marked(world):
+    found = run(world)["values"]
+    assert found["best"]["pair"] == "ties"  # untrimmed keeps more
+    assert found["near best"] == {"pair": ["ties", "ties-untrimmed"], "three": ["ties"]}
+    assert found["merges"]["pair"]["ties"]["error"] == pytest.approx(0.0157, abs=1e-3)  # of 95% of 200 rows
+    assert merging_values.error(0.5, 200, 0.5) == pytest.approx(2 * (0.25 / 200) ** 0.5)
+    assert merging_values.error(1.0, 200, 1.0) > 0 == merging_values.error(0.5, 200, 0.0)
+    table = "\n".join(merging_report.merges_table())
+    assert "control: TIES, nothing trimmed ~ | scale 1.5 |" in table and "DARE ~" not in table
+    assert "task arithmetic | scale 0.5 |" in table and "| density 0.2 (end), scale 1.5 |" in table
+
+
+def test_ends_of_a_grid_are_known_and_a_single_setting_has_none():
+    tried = [merging_jobs.written(one) for one in merging_jobs.GRID["ties"]]
+    assert merging_jobs.at_ends("0.2-1.5", tried) == [0] and merging_jobs.at_ends("0.5-2", tried) == [0, 1]
+    scales = [merging_jobs.written(one) for one in merging_jobs.GRID["task-arithmetic"]]
+    assert merging_jobs.at_ends("0.3", scales) == [0] and merging_jobs.at_ends("0.4", scales) == []
+    assert merging_jobs.at_ends("none", ["none"]) == []
+
+
+def test_training_on_both_tasks_has_a_rate_of_its_own_and_stands_beside_the_merges(world):
+    found = run(world)["values"]
+    assert found["joint"]["rate"] == 2e-4 and not found["joint"]["at an end"]
+    assert found["joint"]["steps"] == 2 * bench.GPU["steps"]
+    assert found["kept by training on both"]["sql"] == pytest.approx([0.9] * 3, abs=0.01)
+    table = " ".join(merging_report.merges_table())
+    assert "trained on both: tickets + sql | rate 0.0002, 600 steps" in table
+
+
 def test_a_specialist_without_a_gain_leaves_the_claim_undecided(world):
     world.alone["sql"] = 0.0
     whole = run(world)
@@ -222,7 +258,7 @@ def test_a_specialist_without_a_gain_leaves_the_claim_undecided(world):
 
 
 def test_other_results_contradict_the_claims(world):
-    world.soup, world.final = {"soup": 0.75, "greedy soup": 0.8, "best parent": 0.8}, {"ties": 0.7}
+    world.soup, world.final = {"soup": 0.9, "greedy soup": 0.75, "best parent": 0.8}, {"ties": 0.7}
     world.dare, world.after = {0.9: 0.7}, 0.1
     assert verdicts(run(world)) == dict.fromkeys(HOLD, "contradicted here")
 
@@ -241,7 +277,11 @@ def test_a_stack_is_judged_against_a_base_that_read_the_same_at_the_best_rate_of
     assert found["stack"]["base"]["sweep"]["best"] == found["stack"]["stacked"]["sweep"]["best"] == 1e-5
     assert found["before"] == pytest.approx(2.0) and found["after"] == pytest.approx([-0.1] * 3)
     assert found["general after"] == pytest.approx([-0.1] * 3)
-    assert merging_report.recovery_points()["stacked"][0] == (0, 5.0)
+    assert found["after, equal compute"] == pytest.approx([0.1] * 3) and found["longer"]["steps"] == 418
+    assert {name for name in world.started if "longer" in name} == {
+        f"grow_longer_1e-05_{seed}" for seed in (0, 1, 2)}  # at the base's rate, and not swept
+    printed = " ".join(merging_report.stack_table())
+    assert "equal compute: the base 418 steps" in printed and "4.7 passes" in printed
 
 
 def test_pre_training_that_diverges_at_every_rate_stops_the_run(world, monkeypatch):
@@ -265,8 +305,6 @@ def test_points_of_the_plots_are_numbers_of_the_tables(world):
     assert set(points["three"]) == set(ALONE) and set(points["pair"]) == {"tickets", "sql"}
     assert [scale for scale, _ in points["pair"]["sql"]] == pytest.approx([s / 10 for s in range(3, 11)])
     assert dict(points["pair"]["sql"])[0.5] == whole["tuned"]["pair"]["task-arithmetic"]["0.5"]["sql"] == 0.9
-    drops = merging_report.dare_points()
-    assert dict(drops["rescaled"])[0.9] == 0.8 and dict(drops["as it is"])[0.9] == 0.4
 
 
 # ---- jobs on a tiny model -------------------------------------------------------------------------------
@@ -370,6 +408,15 @@ def test_a_specialist_leaves_its_weights_and_is_scored_on_all_tasks_at_its_own_r
     assert small.job("specialist_tickets_0.001_0")["rows"] == {}
 
 
+def test_training_on_both_reads_as_many_rows_of_each_for_the_steps_of_both(fits, small):
+    found = small.job("joint_0.0002_0")
+    assert set(found["rows"]) == set(found["validation"]) == {"tickets", "sql"}
+    assert (fits[-1].lr, fits[-1].steps, fits[-1].seed) == (2e-4, 2, 0)
+    texts = [str(row["prompt"]) for row in fits[-1].rows]
+    both = [{str(row["prompt"]) for row in few_rows(task)["train"]} for task in ("tickets", "sql")]
+    assert [sum(text in one for text in texts) for one in both] == [24, 24] and len(texts) == 48
+
+
 def test_a_specialist_that_diverges_says_so_and_leaves_nothing(small, monkeypatch):
     def fit(*args, **options):
         raise LabkitError("the loss is nan at step 3")
@@ -411,6 +458,14 @@ def test_each_method_merges_as_its_name_says(kin, small):
         assert (there - 0.7 * wanted).norm() > 0.2 * wanted.norm(), name
     small.job("final_pair_ties_0.2-2_0")
     assert 0.2 < (moved(kin.scored[-1][0], kin).abs() > 1e-6).double().mean() < 0.4
+    small.job("final_pair_ties-untrimmed_1_0")
+    agree = (a.sign() == b.sign()).float()  # untrimmed: the mean of two that agree, else the larger one
+    wanted = agree * (a + b) / 2 + (1 - agree) * torch.where(a.abs() > b.abs(), a, b)
+    assert (moved(kin.scored[-1][0], kin) - wanted).norm() < 1e-3 * wanted.norm()
+    small.job("final_pair_ties-unelected_0.5-1_0")
+    there, (first, second) = moved(kin.scored[-1][0], kin), (merging.trim(one, 0.5) for one in (a, b))
+    both = (first != 0) & (second != 0)
+    assert torch.allclose(there[both], ((first + second) / 2)[both], atol=1e-6)  # whatever their signs
     small.job("final_pair_dare_0.9-0.6_0")
     there = moved(kin.scored[-1][0], kin)
     alone = there[(there.abs() > 1e-5)]
@@ -424,7 +479,9 @@ def test_a_tuning_tries_the_grid_on_validation_rows_and_a_final_one_setting_on_t
 ):
     monkeypatch.setattr(bench, "settings", lambda: {**bench.SMOKE, "settings": 3})
     kin.score = lambda state, rows: (float(moved(state, kin).norm() > 0), 1.0)
-    found = small.job("tune_three_dare")["shares"]
+    job = small.job("tune_three_dare")
+    found = job["shares"]
+    assert job["counts"] == dict.fromkeys(found["0.5-0.4"], 2)
     assert set(found) == {"0.5-0.4", "0.5-0.6", "0.5-0.8"}
     assert all(shares == {"tickets": 1.0, "sql": 1.0, "voice": 1.0} for shares in found.values())
     assert all("validation" in rows[0]["id"] for _, _, rows in kin.scored) and len(kin.scored) == 9
@@ -536,6 +593,21 @@ def test_the_base_and_the_stack_read_the_same_and_are_judged_by_other_text(fits,
     other_split = merging_more.unseen_text("validation", bench.SMOKE)
     judged = {row["prompt"] + row["completion"] for row in other_split}
     assert not judged & (asked | read)
+
+
+def test_the_longer_base_takes_as_much_compute_as_the_stack(fits, small, monkeypatch):
+    asked = []
+    monkeypatch.setattr(merging_more, "longer", lambda *numbers: asked.append(numbers) or 2)
+    found = small.job("grow_longer_0.001_0")
+    base, stack = small.load(), merging.stack(small.load(), merging_more.stacked(2))
+    assert asked == [(1, *(sum(one.numel() for one in model.parameters()) for model in (base, stack)))]
+    assert (found["layers"], found["steps"], fits[0].steps) == (2, 2, 2) and found["curve"][-1][0] == 2
+    assert 0 < found["tokens"] <= 2 * bench.SMOKE["length"] and 0.01 < found["passes"] < 0.1
+
+
+def test_equal_compute_is_counted_in_weights_of_which_the_head_is_not_stacked():
+    assert merging_more.longer(300, 134_515_008, 187_616_448) == 418  # not 450
+    assert merging_more.longer(300, 100, 150) == 450
 
 
 def test_a_rate_is_judged_by_the_loss_on_validation_text_and_may_diverge(small, monkeypatch):

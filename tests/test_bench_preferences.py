@@ -37,7 +37,7 @@ def policy(seed, kept=5.0, reward=0.9, tokens=60.0, kl=5.0, words=50):
 
 def path(seed, spread):
     """Four looks: the reward rises with KL, at a height of its own for each seed."""
-    height = spread * (seed - 2)
+    height = spread * (seed - 3.5)
     return [{"step": 25 * at, "KL": 2.0 * at, "reward": 0.7 + 0.05 * at + height} for at in range(1, 5)]
 
 
@@ -53,6 +53,7 @@ def pretended(name, world):
         arm, number = rest[0], float(rest[1])
         best = world.best.get(arm, 1.0 if arm in preferences_jobs.KIN else 3e-4)
         away = abs(np.log10(number / best))
+        away += 0.1 * (arm in ("sft-1", "sft-4"))  # half of the steps are best
         right, loss = (0.0, 1.0 + away) if arm == "start" else (round(0.9 - away / 10, 6), None)
         return {"right": right, "loss": loss, "diverged": False}
     if kind == "start":
@@ -60,8 +61,9 @@ def pretended(name, world):
     if kind == "pairs":
         kept = [[0.5, 0.6, 0.7, 0.8]] * 10
         lengths = [[10 + world.longer * step + (row % 3) for step in range(4)] for row in range(10)]
+        apart, ended = [[0.8, 0.7, 0.6, 0.5]] * 10, [[True, True, False, True]] * 10
         return {"pairs": [pair(3), pair(3), pair(-3)], "balanced": [pair(3), pair(-3)], "kept": kept,
-                "lengths": lengths, "samples": []}  # fmt: skip
+                "kept apart": apart, "ended": ended, "lengths": lengths, "samples": []}  # fmt: skip
     if kind == "sft":
         return {"policy": policy(100 + seed, 5.0, 0.8, 58.0, 3.0), "steps": 213}
     if kind == "reward":
@@ -74,7 +76,9 @@ def pretended(name, world):
     steps = np.linspace(0, 1, 10).tolist()
     found["history"] = {"loss": steps, "margin": steps, "accuracy": steps,
                         "chosen_logp": [-60 - 30 * step for step in steps],
-                        "rejected_logp": [-60 - 90 * step for step in steps]}  # fmt: skip
+                        "rejected_logp": [-60 - 90 * step for step in steps],
+                        "chosen_reward": [-0.03 * step for step in steps],
+                        "rejected_reward": [-1.03 * step for step in steps]}  # fmt: skip
     return {**found, **({"path": path(seed, world.spread["dpo"])} if name.startswith("dpo_0.1_") else {})}
 
 
@@ -136,8 +140,8 @@ def test_a_run_leaves_a_record_with_every_value_that_the_claims_name(world, caps
         "start", "sft", "dpo 0.001", "dpo 0.03", "dpo 0.1", "dpo 0.3", "dpo 1", "ready", "balanced", "ipo",
         "norm", "grpo"}  # fmt: skip
     sizes = {label: len(one["KL"]) for label, one in whole["values"]["arms"].items()}
-    assert {label for label, size in sizes.items() if size == 5} == {"start", "sft", "dpo 0.1", "grpo"}
-    assert set(sizes.values()) == {3, 5}
+    assert {label for label, size in sizes.items() if size == 8} == {"start", "sft", "dpo 0.1", "grpo"}
+    assert set(sizes.values()) == {3, 8}
 
 
 def test_a_second_run_starts_nothing_and_without_a_gpu_there_is_no_record(world, capsys):
@@ -180,12 +184,13 @@ def test_every_arm_is_tuned_alike_by_one_seed_and_the_best_number_is_the_one_use
         if kind == "sweep":
             assert rest[1] == "0" and rest[2] == ("1e-05" if arm in ("ipo", "norm") else "validation")
             swept.setdefault(arm, set()).add(float(rest[0]))
-    assert set(swept) == {"start", "sft", "dpo", "grpo", "reward-raw", "reward-balanced", "ipo", "norm"}
-    assert swept["sft"] == swept["grpo"] == set(preferences.RATES)
+    assert set(swept) == {"start", "sft-1", "sft-2", "sft-4", "dpo", "grpo", "reward-raw", "reward-balanced",
+                          "ipo", "norm"}  # fmt: skip
+    assert swept["sft-1"] == swept["sft-4"] == swept["grpo"] == set(preferences.RATES)
     assert swept["dpo"] == {3e-6, 1e-5, *preferences.RATES}  # extended at the end, until it is none
     assert swept["ipo"] == {0.3, 1.0, 3.0, 10.0} and swept["norm"] == {0.3, 1.0, 3.0, 10.0}
     assert {"dpo_0.1_1e-05_4", "dpo_0.001_1e-05_2", "balanced_0.1_1e-05_0", "ipo_3_1e-05_2", "norm_1_1e-05_0",
-            "grpo_0.0001_4", "sft_0.0003_4", "start_0.0003_4"} <= set(world.started)  # fmt: skip
+            "grpo_0.0001_4", "sft_0.0003_2_4", "start_0.0003_4"} <= set(world.started)  # fmt: skip
     assert not whole["values"]["sweeps"]["dpo"]["at an end"]
 
 
@@ -218,7 +223,7 @@ def test_the_band_reads_the_interval_over_phrasings_and_seeds_and_not_over_seeds
     one = whole["values"]["wins"]["dpo 0.1"]["controlled"]
     read = judge.estimate(CLAIMS[0]["bands"][0], judge.Recorded(whole))
     assert read.mean == pytest.approx(one["mean"]) and read.low == pytest.approx(one["low"])
-    assert len(read.each) == 5 and read.low != pytest.approx(stats.of_values(one["each"]).low, abs=1e-4)
+    assert len(read.each) == 8 and read.low != pytest.approx(stats.of_values(one["each"]).low, abs=1e-4)
     assert whole["values"]["dpo wins plain"] == whole["values"]["wins"]["dpo 0.1"]["plain"]["each"]
 
 
@@ -257,12 +262,15 @@ def test_a_judge_of_words_alone_wins_plainly_and_not_at_equal_length(world):
 
 def test_correlation_and_lengths_are_by_seed_and_have_the_sign_of_what_was_sampled(world):
     found = run(world)["values"]
-    assert len(found["reward-length correlation"]) == 5 and min(found["reward-length correlation"]) > 0.8
+    assert len(found["reward-length correlation"]) == 8 and min(found["reward-length correlation"]) > 0.8
     assert min(found["reward-length correlation within messages"]) == pytest.approx(1)
-    assert found["length"]["before"] == [55.0] * 5 and found["length"]["after"] == [66.0] * 5
+    assert max(found["reward-length correlation without length rules"]) < -0.8  # their sign is another
+    assert min(found["reward-length correlation of ended answers"]) > 0.8
+    assert found["samples that ended"] == [0.75] * 8
+    assert found["length"]["before"] == [55.0] * 8 and found["length"]["after"] == [66.0] * 8
     assert found["length"]["after balanced"] == [60.0] * 3
-    assert found["pairs"]["pairs"]["chosen is longer"] == [pytest.approx(2 / 3)] * 5
-    assert found["pairs"]["balanced"]["words longer"] == [0.0] * 5
+    assert found["pairs"]["pairs"]["chosen is longer"] == [pytest.approx(2 / 3)] * 8
+    assert found["pairs"]["balanced"]["words longer"] == [0.0] * 8
     world.longer, world.folder = -2, world.folder / "again"
     assert max(run(world)["values"]["reward-length correlation"]) < -0.8
 
@@ -289,14 +297,14 @@ def test_all_runs_are_read_at_the_largest_divergence_that_each_of_them_reaches(w
     monkeypatch.setattr(preferences, "job", job)
     one = run(world)["values"]["spread"]
     assert one["KL"] == 4.0
-    assert one["reward"]["dpo"] == pytest.approx([0.8 + 0.001 * (seed - 2) for seed in range(5)])
+    assert one["reward"]["dpo"] == pytest.approx([0.8 + 0.001 * (seed - 3.5) for seed in range(8)])
     assert one["mean"] == pytest.approx(0.05) and one["low"] < 0.05 < one["high"] < 1
 
 
 @pytest.mark.parametrize("dpo, grpo, wanted", [
     (0.001, 0.02, "reproduced"), (0.02, 0.001, "contradicted here"), (0.01, 0.015, "undecided"),
 ])  # fmt: skip
-def test_only_a_clear_ratio_of_five_seeds_decides(world, dpo, grpo, wanted):
+def test_only_a_clear_ratio_of_spreads_decides(world, dpo, grpo, wanted):
     world.spread = {"dpo": dpo, "grpo": grpo}
     assert verdicts(run(world))["pref-stable"] == wanted
 
@@ -314,7 +322,11 @@ def test_the_interval_of_a_ratio_of_spreads_holds_the_truth_as_often_as_it_says(
 
 
 def test_the_frontier_begins_at_the_start_and_rises_in_divergence(world):
-    found = preferences_report.frontier(run(world)["values"])
+    whole = run(world)["values"]
+    assert preferences_report.frontier_title(whole) == "Pair rules kept at 8.0 nats: DPO 90%, GRPO 90%"
+    whole["spread"]["reward"]["dpo"] = [0.6, 0.7]
+    assert "DPO 65%, GRPO 90%" in preferences_report.frontier_title(whole)
+    found = preferences_report.frontier(whole)
     assert {name: len(points) for name, points in found.items()} == {
         "DPO, by beta": 5, "DPO, by step": 5, "GRPO, by step": 5}  # fmt: skip
     for points in found.values():
@@ -325,7 +337,7 @@ def test_the_frontier_begins_at_the_start_and_rises_in_divergence(world):
 def test_the_failure_shows_a_margin_that_rises_while_the_chosen_answers_fall(world):
     found = run(world)["values"]
     row = next(line for line in preferences_report.failure_table(found) if line.startswith("| 0.001 |"))
-    assert "| +1000.0 | -30.0 | -90.0 | 100.0% |" in row  # the margin in nats, not times beta
+    assert "| +1000.0 | -30.0 | -1030.0 | 100.0% |" in row  # in nats, not times beta, and they add up
     history = [{name: float(step) for name in preferences_scores.HISTORY} for step in range(25)]
     assert preferences_scores.tenths(history)["loss"] == [1, 4, 7, 10, 13, 16, 19, 22, 24]
 
@@ -421,9 +433,11 @@ def test_more_sft_reads_as_many_tokens_as_dpo_with_its_reference(small, folder, 
     assert preferences_jobs.sft_steps(found, {**asked, "steps": 20}) == pytest.approx(2 * steps, abs=1)
 
 
-def test_more_sft_starts_from_the_start_and_is_scored_like_the_others(small):
-    found = small("sft_0.01_0")
-    assert found["steps"] >= 1 and found["policy"]["KL"] > 0
+def test_more_sft_starts_from_the_start_and_takes_its_share_of_the_steps(small, folder):
+    found, asked = small("sft_0.01_1_0"), preferences.settings()
+    steps = preferences_jobs.sft_steps(read(folder, "pairs_0")["pairs"], asked)
+    assert found["steps"] == steps >= 2 and small("sweep_sft-2_0.01_0_validation")["right"] > 0
+    assert small("sft_0.01_2_0")["steps"] == steps // 2 and found["policy"]["KL"] > 0
     assert set(found["policy"]) == {*values.OF_POLICY, "held", "words", "examples"}
 
 
@@ -477,7 +491,8 @@ def test_adapters_that_are_no_numbers_are_seen(tiny):
     model = tiny(num_hidden_layers=1)
     lora.adapted(model, 2)
     looks = preferences_scores.Looks(model, 10, 4)
-    assert looks.wanted == {2, 5, 7, 10} and looks.finite()
+    assert looks.wanted == {10, 5, 2, 1} and looks.finite()
+    assert preferences_scores.Looks(model, 100, 6).wanted == {100, 50, 25, 12, 6, 3}
     with torch.no_grad():
         looks._adapters()[0][1][0, 0] = torch.nan
     assert not looks.finite()

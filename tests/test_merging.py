@@ -92,6 +92,18 @@ def test_slerp_of_nearly_parallel_or_opposite_tensors_is_linear():
     assert near(merging.slerp(one(0.0, 0.0), a, 0.5)["w"], [0.5**0.5, 0.0])  # no direction: a right angle
 
 
+def test_the_cosine_of_large_tensors_is_exact_and_never_above_1():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(20_000_000, generator=generator)  # the base's embedding has 28 million
+    b = a + 0.003 * torch.randn(a.shape, generator=generator)
+    found, truth = merging.cosines({"w": a}, {"w": b})["w"], (1 + 0.003**2) ** -0.5
+    assert found <= 1 and found == pytest.approx(truth, abs=1e-8)
+    assert found == pytest.approx((a.double() @ b.double() / a.double().norm() / b.double().norm()).item())
+    assert merging.cosines({"w": a}, {"w": -a})["w"] == pytest.approx(-1, abs=1e-12)
+    assert 1 >= merging.cosines({"w": a}, {"w": a})["w"] > 1 - 1e-12
+    assert abs((a.norm() * b.norm()).item() / (a.double().norm() * b.double().norm()).item() - 1) > 1e-8
+
+
 def test_ties_trims_elects_and_averages_what_agrees():
     base = one(1.0, 1.0, 1.0, 1.0, 1.0)
     deltas = [one(0.4, -0.6, 0.05, 0.3, 0.0), one(0.2, 0.5, -0.7, 0.01, 0.0)]
@@ -99,10 +111,10 @@ def test_ties_trims_elects_and_averages_what_agrees():
     expected = [1 + 0.3, 1 - 0.6, 1 - 0.7, 1 + 0.3, 1.0]
     assert near(merging.ties(base, deltas, density=0.6)["w"], expected)
     assert near(merging.ties(base, deltas, density=0.6, scale=0.5)["w"], [(1 + v) / 2 for v in expected])
-    trimmed = [merging.trim(part["w"], 0.6) for part in deltas]
-    unelected = 1 + sum(trimmed) / sum((part != 0).float() for part in trimmed).clamp(min=1)
-    assert near(unelected[[0, 2, 3, 4]], [expected[place] for place in (0, 2, 3, 4)])
-    assert unelected[1] == pytest.approx(0.95)  # without an election the conflict cancels: not 0.4
+    unelected = merging.ties(base, deltas, density=0.6, elect=False)["w"]
+    assert near(unelected, [*expected[:1], 0.95, *expected[2:]])  # the conflict cancels: not 0.4
+    whole = merging.ties(base, deltas, density=1, elect=False)["w"]  # neither trimmed nor elected: the mean
+    assert near(whole, 1 + torch.stack([part["w"] for part in deltas]).sum(0) / torch.tensor([2, 2, 2, 2, 1]))
 
 
 def test_the_sign_elected_is_that_of_the_greater_total_and_not_of_more_models():
@@ -277,6 +289,8 @@ def test_cat_is_the_sum_of_updates_linear_is_not_and_svd_cuts(adapters):
     assert merging.relative_error(adapters, weights, "svd") > 0.1  # rank 4 cannot hold rank 8
     assert merging.relative_error(adapters, {"one": 0.7, "two": 0.4}, "cat") > 0.1  # other weights: seen
     assert [adapters.peft_config[way].r for way in ("cat", "linear", "svd")] == [8, 4, 4]
+    adapters.add_weighted_adapter(list(weights), list(weights.values()), "wide", "svd", svd_rank=8)
+    assert merging.relative_error(adapters, weights, "wide") < 1e-5  # rank 8 can
 
 
 @torch.no_grad()

@@ -306,6 +306,15 @@ def test_pairs_are_the_best_against_the_worst_and_ties_give_none():
         pr.on_policy(ROWS[:1], [["a", "b"]], judge=letters)
 
 
+def test_an_answer_that_was_cut_off_is_on_neither_side_of_a_pair():
+    cut, good, bad = pr.Answer([1], "abc", False), pr.Answer([1, 2], "ab", True), pr.Answer([1, 2], "a", True)
+    short = pr.Answer([1], "", False)
+    (pair,) = pr.on_policy(ROWS[:2], [[cut, good, bad, short], [cut, bad, short]], judge=letters).to_list()
+    assert [pair[side][0]["content"] for side in ("chosen", "rejected")] == ["ab", "a"]
+    with pytest.raises(LabkitError, match="that ended"):
+        pr.on_policy(ROWS[:1], [[cut, bad, short]], judge=letters)
+
+
 @pytest.fixture(scope="module")
 def ready():
     """The first ready-made pairs."""
@@ -457,6 +466,8 @@ def test_dpo_raises_the_margin_and_leaves_the_base_bit_for_bit(fp32, tiny, token
     )
     assert [entry["step"] for entry in history] == [1, 2, 3, 4, 5, 6]
     assert history[0]["margin"] == 0 and history[-1]["margin"] > 0.1
+    moved = history[-1]["chosen_reward"] - history[-1]["rejected_reward"]
+    assert moved == pytest.approx(history[-1]["margin"], abs=1e-4) and history[0]["chosen_reward"] == 0
     assert history[-1]["loss"] < history[0]["loss"]
     assert {"accuracy", "chosen_logp", "rejected_logp"} <= set(history[0]) and not policy.training
     with torch.no_grad(), policy.disable_adapter():
@@ -486,6 +497,16 @@ def test_a_seed_decides_a_run_and_a_failure_takes_the_adapters_off(fp32, monkeyp
     with pytest.raises(ZeroDivisionError):
         pr.grpo(model, [{"prompt": "a"}], tokenizer, fails, **options)
     assert_as_before(model, before)
+
+
+def test_a_run_that_stops_early_follows_the_schedule_of_the_whole(fp32, tiny, tokenizer):
+    options = {"batch": 1, "group": 2, "max_new_tokens": 1, "warmup": 0, "lr": 1e-3, "progress": False}
+    whole, early, short = (
+        [entry["lr"] for entry in pr.grpo(tiny(num_hidden_layers=1), [{"prompt": "a"}], tokenizer,
+                                          lambda row, text: len(text), **sizes, **options)[1]]
+        for sizes in ({"steps": 4}, {"steps": 4, "stop": 2}, {"steps": 2})
+    )  # fmt: skip
+    assert early == whole[:2] != short and len(whole) == 4
 
 
 def test_what_cannot_be_trained_on_is_named(tiny, tokenizer):

@@ -1,8 +1,10 @@
 """Merging: soups, task arithmetic, SLERP, TIES, DARE, adapters, stacked layers, probes of two models at once.
 
-Specialists are full finetunes on tickets, sql and voice, and adapters on two of them; a job leaves the
-weights it trained in the bench's folder, about 8 GB in all, and later stages merge them. What has a choice is
-chosen on validation rows with the first seed; test rows are only for the numbers that are reported.
+Beside merges stand controls: TIES without trimming or election, one model trained on both tasks, and for the
+stack a base that gets as much compute. Specialists are full finetunes on tickets, sql and voice, and adapters
+on two of them; a job leaves the weights it trained in the bench's folder, about 8 GB in all, and later stages
+merge them. What has a choice is chosen on validation rows with the first seed; test rows are only for the
+numbers that are reported.
 """
 
 import time
@@ -10,8 +12,8 @@ import time
 from labkit import env
 from labkit.bench import jobs, merging_jobs, merging_more, merging_report, merging_values
 from labkit.bench import methods as bench_methods
-from labkit.bench.merging_jobs import GRID, LORA_RATES, PAIRS_ONLY, RATES, SETS, SOUP_RATES
-from labkit.bench.merging_more import ARMS, DROPS, WAYS
+from labkit.bench.merging_jobs import GRID, JOINT_RATES, LORA_RATES, PAIRS_ONLY, RATES, SETS, SOUP_RATES
+from labkit.bench.merging_more import ARMS, DROPS, LONGER, WAYS
 from labkit.errors import LabkitError
 from labkit.records import ledger, store
 
@@ -83,13 +85,14 @@ def trained(asked):
     """Jobs that wait for none: what the later ones merge, and the base's scores.
 
     Estimates for one H200 and a job alone: specialist 40 s (10 to train, the rest to score three tasks),
-    adapter 30 s, base 25 s, and a run of the sweep on plain text beside them 25 s; with 8 side by side about
-    5 minutes.
+    adapter 30 s, joint 45 s, base 25 s, and a run of the sweep on plain text beside them 25 s; with 8 side by
+    side about 6 minutes.
     """
     seeds = asked["seeds"]
     every = [(task, rate) for task in RATES for rate in (SOUP_RATES if task == "tickets" else [RATES[task]])]
     return [
         *(merging_jobs.specialist_of(task, seed, rate) for task, rate in every for seed in seeds),
+        *(f"joint_{rate:g}_{seed}" for rate in JOINT_RATES for seed in seeds),
         *(merging_jobs.adapter_of(task, seed) for task in LORA_RATES for seed in seeds),
         "base",
     ]
@@ -99,7 +102,7 @@ def merged(asked, rates):
     """Jobs that read what `trained` left, the longest first; `rates` are the best ones on plain text, by arm.
 
     Estimates for one H200 and a job alone: soup 50 to 100 s, tune 15 to 80 s, lora 60 s, dare 20 to 40 s,
-    grow 25 s, probe 30 s, negate 25 s; with 8 side by side about 11 minutes.
+    grow 25 to 35 s, probe 30 s, negate 25 s; with 8 side by side about 13 minutes.
     """
     seeds = asked["seeds"]
     return [
@@ -107,10 +110,11 @@ def merged(asked, rates):
         *(f"tune_{some}_{method}" for some, method in tuned()),
         *(f"lora_{way}_{seed}" for way in WAYS for seed in seeds),
         *(f"dare_{drop:g}_{seed}" for drop in DROPS for seed in seeds),
-        *(f"grow_{arm}_{rate:g}_{seed}" for arm, rate in rates.items() for seed in seeds),
+        *(f"grow_{arm}_{rate:g}_{seed}" for arm, rate in {**rates, LONGER: rates["base"]}.items()
+          for seed in seeds),
         *(f"probe_{seed}" for seed in seeds),
         *(f"negate_{seed}" for seed in seeds),
-    ]
+    ]  # fmt: skip
 
 
 def tuned():
@@ -138,7 +142,8 @@ def job(name, folder):
     asked, started = settings(), time.perf_counter()
     torch.set_float32_matmul_precision("high")
     kind, *rest = name.split("_")
-    home = merging_jobs if kind in ("base", "specialist", "adapter", "tune", "final") else merging_more
+    here = ("base", "specialist", "adapter", "joint", "tune", "final")
+    home = merging_jobs if kind in here else merging_more
     result = getattr(home, kind)(*rest, asked, folder)
     peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}

@@ -16,9 +16,10 @@ from labkit.methods import merging
 from labkit.records import stats
 
 # What was best on held-out rows, for tickets of this budget (methods_tickets), for the others of 400 steps
-# (families). An adapter's rate was only looked for on tickets (methods_tickets).
+# (families). An adapter's rate was only looked for on tickets (methods_tickets). Captions say so.
 RATES = {"tickets": 3e-4, "sql": 2e-4, "voice": 1e-4}
 SOUP_RATES = (1e-4, 3e-4, 1e-3)
+JOINT_RATES = (1e-4, 2e-4, 3e-4)  # of training on both tasks at once, chosen on validation rows
 LORA_RATES, ADAPTER = {"tickets": 3e-3, "sql": 3e-3}, "lora-r16"
 SETS = {"pair": ("tickets", "sql"), "three": ("tickets", "sql", "voice")}
 OPTIONS = {"voice": {"quality": "gold"}}  # its drafts are spoilt on purpose
@@ -32,16 +33,21 @@ GRID = {
     "slerp-models": ((0.3,), (0.5,), (0.7,)),
     "slerp-deltas": ((0.3,), (0.5,), (0.7,)),
     "ties": tuple(product((0.2, 0.5), (0.5, 1.0, 1.5, 2.0))),  # density, scale
+    "ties-untrimmed": ((0.5,), (1.0,), (1.5,), (2.0,)),
+    "ties-unelected": tuple(product((0.2, 0.5), (0.5, 1.0, 1.5, 2.0))),
     "dare": tuple(product((0.5, 0.9), (0.4, 0.6, 0.8, 1.0))),  # drop rate, scale
     "dare-ties": tuple(product((0.5, 0.9), (0.5, 1.0, 1.5, 2.0))),
 }
-PAIRS_ONLY = ("slerp-models", "slerp-deltas")
+CONTROLS = ("ties-untrimmed", "ties-unelected")  # TIES without one of its parts; never the best method
+PAIRS_ONLY = ("slerp-models", "slerp-deltas", *CONTROLS)
 MERGES = {
     "average": lambda one: merging.average(one.states),
     "task-arithmetic": lambda one, scale: merging.task_arithmetic(one.base, one.deltas, scale),
     "slerp-models": lambda one, t: merging.slerp(*one.states, t),
     "slerp-deltas": lambda one, t: merging.task_arithmetic(one.base, [merging.slerp(*one.deltas, t)]),
     "ties": lambda one, density, scale: merging.ties(one.base, one.deltas, density, scale),
+    "ties-untrimmed": lambda one, scale: merging.ties(one.base, one.deltas, 1.0, scale),
+    "ties-unelected": lambda one, density, scale: merging.ties(one.base, one.deltas, density, scale, False),
     "dare": lambda one, drop, scale: merging.dare(one.base, one.deltas, drop, scale, one.seed),
     "dare-ties": lambda one, drop, scale: merging.dare_ties(one.base, one.deltas, drop, scale, one.seed),
 }
@@ -71,6 +77,13 @@ def _read(text):
     return () if text == "none" else tuple(map(float, text.split("-")))
 
 
+def at_ends(setting, tried):
+    """Which numbers of a setting (their places) are the least or the largest that were tried, of several."""
+    axes = [set(axis) for axis in zip(*map(_read, tried), strict=True)]
+    return [place for place, (number, axis) in enumerate(zip(_read(setting), axes, strict=True))
+            if len(axis) > 1 and number in (min(axis), max(axis))]  # fmt: skip
+
+
 def _parents(model, some, seed, folder):
     base = merging.state(model)
     states = [recall(folder, specialist_of(task, seed)) for task in SETS[some]]
@@ -78,7 +91,10 @@ def _parents(model, some, seed, folder):
 
 
 def tune(some, method, asked, folder):
-    """{setting: {task: share of validation rows right}} of a method on a set of tasks, first seed."""
+    """{setting: {task: share of validation rows right}} of a method on a set of tasks, first seed.
+
+    `counts` says how many rows a task has.
+    """
     from labkit import load_model, load_tokenizer
 
     model, tokenizer = load_model(), load_tokenizer()
@@ -88,7 +104,7 @@ def tune(some, method, asked, folder):
     for setting in grid(method, asked):
         merging.put(model, MERGES[method](parents, *setting))
         found[written(setting)] = shares(model, tokenizer, rows)
-    return {"shares": found}
+    return {"shares": found, "counts": {task: len(some) for task, some in rows.items()}}
 
 
 def final(some, method, setting, seed, asked, folder):
@@ -183,6 +199,20 @@ def specialist(task, rate, seed, asked, folder):
 def adapter(task, rate, seed, asked, folder):
     """A LoRA adapter for a task, scored on those that adapters are trained for."""
     return _trained(ADAPTER, task, rate, seed, True, asked, folder)
+
+
+def joint(rate, seed, asked, folder):
+    """One full finetune on both tasks of the pair, as many rows of each, with both specialists' steps."""
+    from labkit import load, load_tokenizer, methods
+
+    tasks, tokenizer = SETS["pair"], load_tokenizer()
+    parts = [load(task)["train"] for task in tasks]
+    rows = [{name: row[name] for name in ("prompt", "completion")}
+            for part in parts for row in part.select(range(min(map(len, parts))))]  # fmt: skip
+    model = methods.find("full").prepare(int(seed))
+    if not fitted(model, rows, tokenizer, rate, seed, asked, steps=len(tasks) * asked["steps"]):
+        raise LabkitError(f"training on {' and '.join(tasks)} diverged at {rate}. Choose another rate")
+    return _alone(model, tokenizer, tasks, asked)
 
 
 def _trained(method, task, rate, seed, scored, asked, folder):

@@ -32,6 +32,7 @@ DROPS = (0, 0.5, 0.8, 0.9, 0.95, 0.99)
 CLAIMED = (0, 0.9)  # drop rates that a claim compares, on more rows
 WAYS, WEIGHTS = ("cat", "svd", "linear"), (0.5, 0.7, 1.0)
 ARMS = ("base", "stacked")  # of continued pre-training
+LONGER = "longer"  # the base, at its own rate, with as much compute as the stack
 PENALTIES = (0.001, 0.01, 0.1, 1.0, 10.0)
 PROBED = {
     "base": ("base",), "tickets": ("tickets",), "sql": ("sql",), "random": ("random",),
@@ -188,24 +189,44 @@ def sweep(arm, rate, seed, judged, asked, folder):
 def _pretrained(arm, rate, seed, split, asked):
     """{before, after: losses on text of `split` and on plain English; curve: [steps, loss on text]}.
 
-    The curve looks into one run, whose rate is still high then; after is None where that run diverged.
+    The curve looks into one run, whose rate is still high then; after is None where that run diverged. Also
+    its steps, the tokens it read, and how often it read the text.
     """
     from labkit import load_model, load_tokenizer
+    from labkit.train.rows import encode_all
 
-    model, tokenizer = load_model(), load_tokenizer()
-    if arm == "stacked":
-        model = merging.stack(model, stacked(model.config.num_hidden_layers))
-    rows = unseen_text(split, asked)
+    model, tokenizer, steps = load_model(), load_tokenizer(), asked["steps"]
+    deeper = merging.stack(model, stacked(model.config.num_hidden_layers)) if arm != "base" else None
+    if arm == LONGER:
+        steps = longer(steps, _weights(model), _weights(deeper))
+    elif deeper:
+        model = deeper
+    rows, text = unseen_text(split, asked), plain_text()
+    size = sum(map(len, encode_all(text, tokenizer, asked["length"], 1.0)))
 
     def losses():
         return {"text": nats(model, tokenizer, rows), "general": english(model, tokenizer, asked)}
 
     before = losses()
-    options = {"prompt_loss_weight": 1.0, "validation": rows, "validate_every": asked["look"]}
-    run = fitted(model, plain_text(), tokenizer, rate, seed, asked, **options)
+    options = {"prompt_loss_weight": 1.0, "validation": rows, "validate_every": asked["look"], "steps": steps}
+    run = fitted(model, text, tokenizer, rate, seed, asked, **options)
     return {"before": before, "after": losses() if run else None, "layers": model.config.num_hidden_layers,
-            "weights": sum(one.numel() for one in model.parameters()),
+            "weights": _weights(model), "steps": steps, "tokens": run.tokens if run else 0,
+            "passes": run.tokens / size if run else 0.0,
             "curve": [[0, before["text"]], *map(list, run.validation)] if run else []}  # fmt: skip
+
+
+def longer(steps, base, stack):
+    """Steps in which the base takes as much compute as the stack in `steps`; `base`, `stack`: their weights.
+
+    A token costs about 6 operations a weight, the tied head's counted once, so not 1.5 times as much for half
+    as many layers again.
+    """
+    return round(steps * stack / base)
+
+
+def _weights(model):
+    return sum(one.numel() for one in model.parameters())
 
 
 def unseen_text(split, asked):

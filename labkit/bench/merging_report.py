@@ -1,5 +1,4 @@
-"""The tables of `bench merging`, and the points of the lesson's plots. Each takes the record's values, or
-reads them."""
+"""The tables of `bench merging`. Each takes the record's values, or reads them."""
 
 from statistics import mean
 
@@ -8,11 +7,13 @@ from labkit.bench.markdown import measured, table, together, values
 NAME = "merging"
 SETTINGS = {  # what the numbers of a setting are
     "average": (), "task-arithmetic": ("scale",), "slerp-models": ("t",), "slerp-deltas": ("t",),
-    "ties": ("density", "scale"), "dare": ("drop", "scale"), "dare-ties": ("drop", "scale"),
+    "ties": ("density", "scale"), "ties-untrimmed": ("scale",), "ties-unelected": ("density", "scale"),
+    "dare": ("drop", "scale"), "dare-ties": ("drop", "scale"),
 }  # fmt: skip
 NAMES = {
     "average": "average", "task-arithmetic": "task arithmetic", "slerp-models": "SLERP of models",
-    "slerp-deltas": "SLERP of deltas", "ties": "TIES", "dare": "DARE", "dare-ties": "DARE and TIES",
+    "slerp-deltas": "SLERP of deltas", "ties": "TIES", "ties-untrimmed": "control: TIES, nothing trimmed",
+    "ties-unelected": "control: TIES, no election", "dare": "DARE", "dare-ties": "DARE and TIES",
 }  # fmt: skip
 GROUPS = {"seeds": "one rate, all seeds", "all": "all rates and seeds"}
 
@@ -38,30 +39,48 @@ def merges_table(found):
                       *[""] * len(tasks)])  # fmt: skip
     merged = [_merge_row(found, tasks, some, method)
               for some, methods in found["merges"].items() for method in methods]  # fmt: skip
+    alone.append(_joint_row(found, tasks))
     asked = found["settings"]
+    rates = ", ".join(f"{task} {rate:g}" for task, rate in asked["rates"].items())
     head = f"model|setting|{'|'.join(tasks)}|{'|'.join(f'kept, {task}' for task in tasks)}"
     return [
         *table(head, alone + merged),
         "",
         f"Right answers, {asked['rows']:,} test rows of a task (voice: at most 400), mean of "
         f"{_seeds(asked)}. Kept: share of the specialist's gain over the base. Settings are the best on "
-        "validation rows with one seed; *: best method there, for its tasks. Best is what keeps most on the "
-        "task it serves worst.",
+        f"{asked['tried']} validation rows with one seed; (end): a number at an end of what was tried. Best "
+        "is what keeps most on the task it serves worst. *: best method there, for its tasks; ~: within one "
+        "standard error of it. Controls are never the best. The average has one setting, others up to eight.",
+        "",
+        f"Learning rates: {rates}; those of sql and voice were found with 400 steps, not these "
+        f"{asked['steps']}. TIES trims each tensor by itself, where its paper trims the whole model; DARE "
+        "and TIES takes the mean of the entries that agree, where mergekit 0.1.5 adds them up.",
     ]
 
 
+def _joint_row(found, tasks):
+    """One model trained on the pair, which a merge of the two has to be compared with."""
+    one, kept = found["joint"], found["kept by training on both"]
+    end = " (end)" if one["at an end"] else ""
+    return [f"trained on both: {' + '.join(kept)}", f"rate {one['rate']:g}{end}, {one['steps']:,} steps",
+            *(_percent(one["test"][task]) if task in kept else "" for task in tasks),
+            *(_percent(kept[task]) if task in kept else "" for task in tasks)]  # fmt: skip
+
+
 def _merge_row(found, tasks, some, method):
-    one, star = found["merges"][some][method], " *" if found["best"][some] == method else ""
+    near = " ~" if method in found["near best"][some] else ""
+    one, star = found["merges"][some][method], " *" if found["best"][some] == method else near
     scores = [_percent(one["test"][task]) if task in one["test"] else "" for task in tasks]
     kept = [_percent(one["kept"][task]) if task in one["kept"] else "" for task in tasks]
     name = f"{' + '.join(one['test'])}: {NAMES[method]}{star}"
-    return [name, setting(method, one["setting"]), *scores, *kept]
+    return [name, setting(method, one["setting"], one["at ends"]), *scores, *kept]
 
 
-def setting(method, text):
-    """A setting in words: `density 0.2, scale 1`."""
+def setting(method, text, ends=()):
+    """A setting in words: `density 0.2 (end), scale 1`; `ends` are places of numbers at an end."""
     numbers = [] if text == "none" else text.split("-")
-    return ", ".join(f"{name} {number}" for name, number in zip(SETTINGS[method], numbers, strict=True))
+    return ", ".join(f"{name} {number}{' (end)' if place in ends else ''}" for place, (name, number) in
+                     enumerate(zip(SETTINGS[method], numbers, strict=True)))  # fmt: skip
 
 
 @measured(NAME)
@@ -128,15 +147,6 @@ def dare_table(found):
     ]
 
 
-def dare_points(found=None):
-    """{rescaled, as it is: [(share dropped, mean share of test rows right)]}; {} without a record."""
-    found = found or values(NAME)
-    if not found:
-        return {}
-    return {way: [(float(drop), mean(one[way])) for drop, one in found["dare"].items()]
-            for way in ("rescaled", "as it is")}  # fmt: skip
-
-
 @measured(NAME)
 def soups_table(found):
     """Markdown lines: uniform and greedy soups of tickets specialists, and their best parents."""
@@ -174,7 +184,8 @@ def lora_table(found):
         *table(f"way|relative error of the update, by weight|weights chosen|{'|'.join(alone)}", rows),
         "",
         f"LoRA adapters of rank 16, both with the same weight, chosen by seed on validation rows; right "
-        f"answers, {asked['rows']:,} test rows, mean of {_seeds(asked)}. Each adapter alone: {own}.",
+        f"answers, {asked['rows']:,} test rows, mean of {_seeds(asked)}. Each adapter alone: {own}. Their "
+        "learning rate was looked for on tickets alone; sql took the same.",
     ]
 
 
@@ -196,6 +207,10 @@ def stack_table(found):
         rows.append([f"plain English, {when}",
                      *(_number(arms[arm][when]["general"]) for arm in ("base", "stacked"))])  # fmt: skip
     layers = " and ".join(f"{one['layers']} ({one['weights'] / 1e6:.0f}M weights)" for one in arms.values())
+    longer, stack, gaps = found["longer"], arms["stacked"], found["after, equal compute"]
+    rows.append([f"equal compute: the base {longer['steps']:,} steps", _number(longer["text"]),
+                 _number(stack["after"]["text"])])  # fmt: skip
+    fair = ", ".join(f"{gap:+.3f}" for gap in gaps)
     rates = ", ".join(f"{arm} {one['sweep']['best']:g}"
                       f"{' (an end of those tried)' if one['sweep']['at an end'] else ''}"
                       for arm, one in arms.items())  # fmt: skip
@@ -203,20 +218,13 @@ def stack_table(found):
     return [
         *table("trained for|the base|the stack", rows),
         "",
-        f"Layers: {layers}. Both read the same {asked['batch'] * asked['length']:,} tokens a step of the "
-        f"shop's text; loss on other text of its kinds, nats per token, mean of {_seeds(asked)}; steps look "
-        f"into one run. Rates, by validation text: {rates}. Stack minus base: {found['before']:+.3f} before; "
-        f"after, by seed: {after}.",
+        f"Layers: {layers}. Both read the same {stack['tokens'] / 1e6:.1f} million tokens of the shop's text,"
+        f" {stack['passes']:.1f} passes over it; loss on other text of its kinds, nats per token, mean of "
+        f"{_seeds(asked)}; steps look into one run. Rates, by validation text: {rates}. Stack minus base: "
+        f"{found['before']:+.3f} before; after, by seed: {after}. A token costs the stack "
+        f"{stack['weights'] / arms['base']['weights']:.1f} times the compute. Against a base that got as much"
+        f" ({longer['passes']:.1f} passes, the base's rate): {fair}.",
     ]
-
-
-def recovery_points(found=None):
-    """{base, stacked: [(steps, mean loss on unseen text)]}; {} without a record."""
-    found = found or values(NAME)
-    if not found:
-        return {}
-    return {arm: sorted((int(step), mean(losses)) for step, losses in one["curve"].items())
-            for arm, one in found["stack"].items()}  # fmt: skip
 
 
 @measured(NAME)

@@ -4,18 +4,23 @@
 `merging.settings()`, `chosen` what `chosen` returned.
 """
 
+import math
+
 from labkit.bench.full_values import _of, _sweep
 from labkit.bench.merging_jobs import (
+    CONTROLS,
     GRID,
+    JOINT_RATES,
     LORA_RATES,
     RATES,
     SETS,
     SOUP_RATES,
     adapter_of,
+    at_ends,
     specialist_of,
     worth,
 )
-from labkit.bench.merging_more import ARMS, DROPS, PROBED, WAYS
+from labkit.bench.merging_more import ARMS, DROPS, LONGER, PROBED, WAYS
 from labkit.methods import merging
 from labkit.records import stats
 
@@ -29,7 +34,8 @@ def chosen(found, asked):
     """{set: {method: its best setting, with shares right and kept}} on validation rows, first seed.
 
     Best is what keeps most of the specialist's gain on the task that it serves worst; among equals, most on
-    average.
+    average. `error` is the standard error of that share by the number of rows, `at ends` which numbers of the
+    setting are ends of what was tried.
     """
     seed, out = asked["seeds"][0], {some: {} for some in SETS}
     for some, tasks in SETS.items():
@@ -38,18 +44,43 @@ def chosen(found, asked):
         for method in GRID:
             if (name := f"tune_{some}_{method}") not in found:
                 continue
-            tried = found[name]["shares"]
+            tried, counts = found[name]["shares"], found[name]["counts"]
             kept = {setting: {task: kept_of(right[task], base[task], alone[task]) for task in tasks}
                     for setting, right in tried.items()}  # fmt: skip
             best = max(tried, key=lambda setting, kept=kept: worth(kept[setting]))
-            out[some][method] = {"setting": best, "validation": tried[best], "validation kept": kept[best]}
+            worst = min(tasks, key=lambda task: kept[best][task] or 0.0)
+            out[some][method] = {
+                "setting": best, "validation": tried[best], "validation kept": kept[best],
+                "error": error(tried[best][worst], counts[worst], alone[worst] - base[worst]),
+                "at ends": at_ends(best, tried),
+            }  # fmt: skip
     return out
 
 
+def error(right, rows, gain):
+    """Standard error of the share of a gain that is kept, from the share of so many rows right.
+
+    One right and one wrong row are added, so that it is not 0 where all are right. 0 without a gain.
+    """
+    share = (right * rows + 1) / (rows + 2)
+    return math.sqrt(share * (1 - share) / rows) / gain if gain > 0 else 0.0
+
+
 def best_methods(chosen):
-    """{set: the method whose best setting keeps most on validation rows}, by the same rule."""
-    return {some: max(methods, key=lambda name, methods=methods: worth(methods[name]["validation kept"]))
+    """{set: the method whose best setting keeps most on validation rows}, by the same rule; no control."""
+    return {some: max((name for name in methods if name not in CONTROLS),
+                      key=lambda name, methods=methods: worth(methods[name]["validation kept"]))
             for some, methods in chosen.items()}  # fmt: skip
+
+
+def near_best(chosen):
+    """{set: methods and controls that keep as much as the best one, to one standard error of its share}."""
+    out = {}
+    for some, best in best_methods(chosen).items():
+        top = chosen[some][best]
+        least = worth(top["validation kept"])[0] - top["error"]
+        out[some] = [name for name, one in chosen[some].items() if worth(one["validation kept"])[0] >= least]
+    return out
 
 
 def kept_of(merged, base, specialist):
@@ -72,7 +103,9 @@ def summary(found, tried, chosen, asked):
                   for some, methods in chosen.items()},
         "merges": merges,
         "best": best,
+        "near best": near_best(chosen),
         "kept": merges["pair"][best["pair"]]["kept"],
+        **_joint(found, asked),
         "kept of three": merges["three"][best["three"]]["kept"],
         "negation": _negation(found),
         "dare": {f"{drop:g}": {way: _shares([run["rows"][way] for run in _of(found, f"dare_{drop:g}")])
@@ -102,6 +135,9 @@ def scores(found, chosen, asked):
     for task in RATES:
         rows[f"{task}: base"] = task, [found["base"]["rows"][task]]
         rows[f"{task}: specialist"] = task, [found[specialist_of(task, seed)]["rows"][task] for seed in seeds]
+    for task in SETS["pair"]:
+        runs = _of(found, f"joint_{joint_rate(found, asked):g}")
+        rows[f"{task}: trained on both"] = task, [one["rows"][task] for one in runs]
     for some, method in best_methods(chosen).items():
         for task in SETS[some]:
             runs = _finals(found, some, method, chosen)
@@ -155,6 +191,30 @@ def _merges(found, chosen, asked):
     return out
 
 
+def joint_rate(found, asked):
+    """The rate of training on both tasks, by what `chosen` goes by: validation rows, first seed."""
+    seed, base = asked["seeds"][0], found["base"]["validation"]
+    alone = {task: found[specialist_of(task, seed)]["validation"][task] for task in SETS["pair"]}
+
+    def merit(rate):
+        right = found[f"joint_{rate:g}_{seed}"]["validation"]
+        return worth({task: kept_of(right[task], base[task], own) for task, own in alone.items()})
+
+    return max(JOINT_RATES, key=merit)
+
+
+def _joint(found, asked):
+    """What training on both tasks gives, in specialists' gains, as `_merges` counts them."""
+    rate, seeds, base = joint_rate(found, asked), asked["seeds"], found["base"]["rows"]
+    runs = _of(found, f"joint_{rate:g}")
+    test = {task: _shares([one["rows"][task] for one in runs]) for task in SETS["pair"]}
+    kept = {task: [kept_of(right, _share(base[task]), _share(found[specialist_of(task, seed)]["rows"][task]))
+                   for right, seed in zip(each, seeds, strict=True)] for task, each in test.items()}
+    return {"joint": {"rate": rate, "at an end": rate in (min(JOINT_RATES), max(JOINT_RATES)),
+                      "steps": len(SETS["pair"]) * asked["steps"], "test": test},
+            "kept by training on both": kept}  # fmt: skip
+
+
 def _negation(found):
     runs = _of(found, "negate")
     return {name: {key: [one[name][key] for one in runs] for key in ("right", "tickets loss", "general loss")}
@@ -184,11 +244,14 @@ def _lora(found, asked):
 
 
 def _stack(found, tried):
-    """`before` and `after` are the stack's loss minus the base's on unseen text; `general ...` on English."""
+    """`before` and `after` are the stack's loss minus the base's on unseen text; `general ...` on English.
+
+    `after, equal compute` is the same against a base that was trained for longer.
+    """
     runs = {arm: _of(found, f"grow_{arm}") for arm in ARMS}
     arms = {arm: {
         "sweep": _sweep(tried[arm]),
-        "layers": runs[arm][0]["layers"], "weights": runs[arm][0]["weights"],
+        **{key: runs[arm][0][key] for key in ("layers", "weights", "steps", "tokens", "passes")},
         **{when: {key: [one[when][key] for one in runs[arm]] for key in ("text", "general")}
            for when in ("before", "after")},
         "curve": {str(step): [dict(map(tuple, one["curve"]))[step] for one in runs[arm]]
@@ -199,7 +262,12 @@ def _stack(found, tried):
         return [high - low for high, low in zip(arms["stacked"][when][key], arms["base"][when][key],
                                                 strict=True)]  # fmt: skip
 
-    return {"before": apart("before", "text")[0],  # no seed in it: the base, and a stack of its layers
+    more = _of(found, f"grow_{LONGER}")
+    longer = {"text": [one["after"]["text"] for one in more],
+              **{key: more[0][key] for key in ("steps", "tokens", "passes")}}  # fmt: skip
+    fair = [high - low for high, low in zip(arms["stacked"]["after"]["text"], longer["text"], strict=True)]
+    return {"after, equal compute": fair, "longer": longer,
+            "before": apart("before", "text")[0],  # no seed in it: the base, and a stack of its layers
             "after": apart("after", "text"), "general before": apart("before", "general")[0],
             "general after": apart("after", "general"), "stack": arms}  # fmt: skip
 

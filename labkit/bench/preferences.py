@@ -11,7 +11,7 @@ import time
 from labkit import env
 from labkit.bench import jobs, preferences_jobs, preferences_report, preferences_values
 from labkit.bench import methods as bench_methods
-from labkit.bench.preferences_jobs import BETA, FAILING, KIN
+from labkit.bench.preferences_jobs import BETA, FAILING, KIN, SHARES
 from labkit.errors import LabkitError
 from labkit.records import ledger, store
 
@@ -20,12 +20,13 @@ RATES = (3e-5, 1e-4, 3e-4, 1e-3)
 REWARDS = ("raw", "balanced")
 CODE_OF_SWEEP = "validation"  # ends the names of a sweep's jobs: what judges them
 EXTENSIONS = 2  # further rates on a side, at most
-GPU = {"seeds": (0, 1, 2), "more": (0, 1, 2, 3, 4), "start": 300, "batch": 8, "length": 512,
+GPU = {"seeds": (0, 1, 2), "more": tuple(range(8)), "start": 300, "batch": 8, "length": 512,
        "messages": 600, "answers": 8, "steps": 100, "pairs": 16, "betas": (0.03, 0.1, 0.3, 1.0), "rl": 100,
-       "prompts": 16, "group": 8, "looks": 4, "new": 110, "rows": None, "passages": None}  # fmt: skip
+       "prompts": 16, "group": 8, "looks": 6, "samples": 4, "new": 110, "rows": None,
+       "passages": None}  # fmt: skip
 SMOKE = {"seeds": (0,), "more": (0, 1), "start": 2, "batch": 2, "length": 256, "messages": 8, "answers": 4,
          "steps": 2, "pairs": 2, "betas": (0.1, 1.0), "rl": 2, "prompts": 2, "group": 2, "looks": 2,
-         "new": 40, "rows": 4, "passages": 2}  # fmt: skip
+         "samples": 2, "new": 40, "rows": 4, "passages": 2}  # fmt: skip
 CODE = ("bench/preferences", "bench/preferences_jobs", "bench/preferences_scores", "bench/preferences_values",
         "bench/methods", "methods/full", "methods/lora", "methods/preferences/kl",
         "methods/preferences/pairs", "methods/preferences/reward", "methods/preferences/sampling",
@@ -88,9 +89,11 @@ def stages(asked, run, most):
     early = [f"sweep_{arm}_{rate:g}_0_{CODE_OF_SWEEP}" for arm, rates in rewards.items() for rate in rates]
     whole = run([*pairs, *early])  # rewards are swept meanwhile, to keep the machine busy
     found |= {name: whole[name] for name in pairs}
-    rates = {"grpo": RATES, "sft": RATES, "dpo": RATES, **rewards}
+    more = {f"sft-{share}": RATES for share in SHARES}
+    rates = {"grpo": RATES, **more, "dpo": RATES, **rewards}
     tried |= _swept(rates, CODE_OF_SWEEP, run, most)
     best = {arm: _best(tried, arm) for arm in rates}
+    best["sft"] = _best_sft(tried)
     early = [f"sweep_{arm}_{beta:g}_0_{best['dpo']}" for arm, betas in KIN.items() for beta in betas]
     longest, rest = names(asked, best)
     whole = run([*longest, *early, *rest])
@@ -107,16 +110,17 @@ def names(asked, best):
     answers are bound by kernel launches, about 25 ms a decode step whatever the batch (110 steps are 3 s)
     and 30 (`fit`, in a CUDA graph) to 180 ms (trl, step by step) a training step.
 
-    - sweep_start (4) and start (5): 45; 300 steps of `fit`, scores
-    - pairs (5): 45; 4,800 answers, 10 batches of 110 decode steps
+    - sweep_start (4) and start (8): 45; 300 steps of `fit`, scores
+    - pairs (8): 45; 4,800 answers, 10 batches of 110 decode steps
     - sweep_reward (8) and reward (6): 35; 100 steps of trl, 2,200 rewards
-    - sweep_sft (4) and sft (5): 35; about 215 steps of `fit`, scores
-    - sweep_dpo (4), the kin's (6), dpo at BETA (5) and other arms on pairs (24): 45; 100 steps of trl, scores
+    - sweep_sft (12) and sft (8): 30; about 55 to 215 steps of `fit`, scores
+    - sweep_dpo (4), the kin's (6) and other arms on pairs (24): 50; 100 steps of trl, scores
+    - dpo at BETA (8): 100; the same, and samples of five looks on its way
     - sweep_grpo (4): 100; 25 steps, each of 3 s of decoding and 0.4 s of training
-    - grpo (5): 370; 100 such steps, scores at four of them
+    - grpo (8): 410; 100 such steps, samples of five looks
 
-    In all about 5,400 s; 8 side by side are done in 18 to 25 minutes. Scores of a policy (12 s): answers to
-    400 messages, greedy and sampled, their KL, and 187 passages.
+    In all about 9,000 s; 8 side by side are done in 30 to 40 minutes. Scores of a policy (18 s): a greedy
+    answer and four sampled ones to 400 messages, KL of the first of these, and 187 passages; a look takes 10.
     """
     longest = [f"grpo_{best['grpo']}_{seed}" for seed in asked["more"]]
     out = [f"dpo_{BETA:g}_{best['dpo']}_{seed}" for seed in asked["more"]]
@@ -135,6 +139,12 @@ def _swept(start, code, run, most):
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     return tried
+
+
+def _best_sft(tried):
+    """Rate and share of the steps of more SFT that are best together, as they stand in a job's name."""
+    arm = preferences_values.best_sft({arm: preferences_values.sweep(tried[arm]) for arm in tried})
+    return f"{_best(tried, arm)}_{arm.partition('-')[2]}"
 
 
 def _best(tried, arm):
@@ -172,5 +182,6 @@ def _try(arm, number, seed, code, asked, folder):
     if arm.startswith("reward-"):
         kind = arm.removeprefix("reward-")
         return preferences_jobs.reward(kind, number, seed, asked, folder, CODE_OF_SWEEP)
-    return {"sft": preferences_jobs.sft, "grpo": preferences_jobs.grpo}[arm](
-        number, seed, asked, folder, CODE_OF_SWEEP)  # fmt: skip
+    if arm.startswith("sft-"):
+        return preferences_jobs.sft(number, arm.partition("-")[2], seed, asked, folder, CODE_OF_SWEEP)
+    return preferences_jobs.grpo(number, seed, asked, folder, CODE_OF_SWEEP)

@@ -1,6 +1,8 @@
 """The tables of `bench preferences`. Each takes the record's values, or reads them."""
 
 from labkit.bench.markdown import measured, table, together
+from labkit.bench.preferences_values import best_sft
+from labkit.records import store
 
 NAME = "preferences"
 ARMS = {
@@ -12,7 +14,7 @@ ARMS = {
     "norm": "length-normalised DPO",
     "grpo": "GRPO",
 }
-TUNED = {"start": "start", "sft": "more SFT", "dpo": "DPO", "grpo": "GRPO", "reward-raw": "reward model",
+TUNED = {"start": "start", "dpo": "DPO", "grpo": "GRPO", "reward-raw": "reward model",
          "reward-balanced": "reward model, balanced"}  # fmt: skip
 
 
@@ -32,7 +34,8 @@ def arms_table(found):
         out.append([_name(label, found), _share(one["reward"]), _share(one["held-out"]), *rates,
                     f"{_mean(one['KL']):.1f}", f"{_mean(one['tokens']):.1f}",
                     f"{_mean(one['general loss']):.3f}"])  # fmt: skip
-    rates = ", ".join(f"{name} {_best(found, arm)}" for arm, name in TUNED.items())
+    more = best_sft(found["sweeps"])
+    rates = ", ".join(f"{name} {_best(found, arm)}" for arm, name in {**TUNED, more: "more SFT"}.items())
     head = ("policy|pair rules kept (reward)|held-out rules kept|win rate over SFT|at equal length|"
             "KL to the start, nats|tokens|general loss")  # fmt: skip
     return [
@@ -41,8 +44,9 @@ def arms_table(found):
         f"{len(asked['seeds'])} seeds ({len(asked['more'])} for the start, more SFT, DPO at beta 0.1 and "
         "GRPO), each from its own start. Wins by held-out rules, greedy answers to test messages, 95% "
         "intervals over phrasings and seeds; reward, KL and tokens of answers sampled at temperature 1. DPO "
-        f"and its kin: {asked['steps']} steps of {asked['pairs']} pairs; more SFT reads as many tokens, "
-        f"{_mean(found['sft steps']):.0f} steps; GRPO: {asked['rl']} steps of {asked['prompts']} x "
+        f"and its kin: {asked['steps']} steps of {asked['pairs']} pairs; more SFT may read as many "
+        f"tokens, and validation chose 1/{more.partition('-')[2]} of that, {_mean(found['sft steps']):.0f} "
+        f"steps; GRPO: {asked['rl']} steps of {asked['prompts']} x "
         f"{asked['group']} answers. Rates: {rates}; every arm of pairs has DPO's.",
     ]
 
@@ -56,12 +60,15 @@ def length_table(found):
         out.append([name, f"{_mean(one['count']):.0f}", _share(one["chosen is longer"]),
                     _share(one["chosen is shorter"]), f"{_mean(one['words longer']):+.1f}"])  # fmt: skip
     length = "; ".join(f"{name} {_spread(values, '.1f')}" for name, values in found["length"].items())
-    both = [_spread(found[f"reward-length correlation{part}"], "+.2f") for part in ("", " within messages")]
+    start = "reward-length correlation"
+    by_view = "; ".join(f"{name[len(start):].strip() or 'all'}: {_spread(values, '+.2f')}"
+                        for name, values in found.items() if name.startswith(start))  # fmt: skip
     return [
         *table("pairs|count|chosen is longer|chosen is shorter|words longer, mean", out),
         "",
-        f"Correlation of the reward with tokens, over the start's own samples, by seed: {both[0]}; within "
-        f"messages: {both[1]}. Tokens of an answer, by seed: {length}.",
+        "Correlation of the reward, which caps length at 15 to 60 words, with tokens, over the start's own "
+        f"samples, {_share(found['samples that ended'])} of which ended, by seed: {by_view}. Tokens of an "
+        f"answer, by seed: {length}.",
     ]
 
 
@@ -108,14 +115,16 @@ def failure_table(found):
     out = []
     for label, history in found["failure"].items():
         beta = float(label.partition(" ")[2])
-        chosen, rejected = ([value - history[name][0] for value in history[name]]
-                            for name in ("chosen_logp", "rejected_logp"))  # fmt: skip
-        out.append([f"{beta:g}", f"{history['margin'][-1] / beta:+.1f}", f"{chosen[-1]:+.1f}",
-                    f"{rejected[-1]:+.1f}", f"{history['accuracy'][-1]:.1%}",
+        moved = [history[name][-1] / beta for name in ("margin", "chosen_reward", "rejected_reward")]
+        out.append([f"{beta:g}", *(f"{nats:+.1f}" for nats in moved), f"{history['accuracy'][-1]:.1%}",
                     _share(found["arms"][label]["reward"])])  # fmt: skip
     head = "beta|margin, nats|log-probability of chosen|of rejected|pairs told apart|reward after"
-    return [*table(head, out), "", "DPO, last tenth of the training, log-probabilities as changes since the "
-            "first tenth, nats per answer; mean over seeds."]  # fmt: skip
+    return [
+        *table(head, out),
+        "",
+        "DPO, last tenth of the training, log-probabilities as changes since the start, nats per answer, on "
+        "pairs trained on: the margin is their difference. Mean over seeds.",
+    ]
 
 
 def frontier(found):
@@ -125,6 +134,28 @@ def frontier(found):
     return {name: sorted([start, *((_mean(one["KL"]), _mean(one["reward"]))
                                    for one in found["frontier"][kind].values())])
             for name, kind in names.items()}  # fmt: skip
+
+
+def frontier_title(found):
+    """What both methods earn at the KL that every run of them reaches."""
+    one = found["spread"]
+    earned = ", ".join(f"{name.upper()} {_mean(some):.0%}" for name, some in one["reward"].items())
+    return f"Pair rules kept at {one['KL']:.1f} nats: {earned}"
+
+
+def show_frontier():
+    """Show reward over KL, as it was measured, in a notebook; nothing where it was not."""
+    from labkit import plots
+
+    whole = store.read(NAME)
+    if not whole:
+        return
+    paths, title = frontier(whole["values"]), frontier_title(whole["values"])
+    fig, axes = plots.figure(title, "KL to the start (nats an answer)", "pair rules kept (%)")
+    for (name, path), style, colour in zip(paths.items(), ("o-", "s--", "^-."), plots.COLOURS, strict=False):
+        axes.plot([x for x, _ in path], [100 * y for _, y in path], style, color=colour, label=name)
+    axes.legend(frameon=False)
+    plots.show(fig, f"Lines of reward over KL, means over seeds, numbers in the table above. {title}.")
 
 
 def _name(label, found):

@@ -5,7 +5,8 @@ from contextlib import nullcontext
 
 READ = 32  # answers whose log-probabilities are computed at once
 TENTHS = 10  # parts of a run over which its history is averaged
-HISTORY = ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp")
+HISTORY = ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "chosen_reward",
+           "rejected_reward")  # fmt: skip
 
 
 def policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
@@ -34,22 +35,23 @@ def policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
 
 
 def on_policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
-    """Of one sample a row at temperature 1: KL to the start (nats an answer, exact at each position), reward
-    (share of pair rules kept), tokens, and the share that was cut off."""
+    """Of `samples` answers a row at temperature 1: reward (share of pair rules kept), tokens, and the share
+    that was cut off; of the first of them KL to the start (nats an answer, exact at each position)."""
     from labkit.methods import preferences as pr
 
     with fast(policy):
-        answers = pr.sample(policy, tokenizer, rows["prompt"], n=1, seed=int(seed), batch=512,
+        answers = pr.sample(policy, tokenizer, rows["prompt"], n=asked["samples"], seed=int(seed), batch=800,
                             max_new_tokens=asked["new"], progress=False)  # fmt: skip
     away = 0.0
     if divergence:
-        away = pr.divergence(policy, tokenizer, rows["prompt"], answers, batch=READ, progress=False).mean
-    first = [some[0] for some in answers]
+        first = [some[:1] for some in answers]
+        away = pr.divergence(policy, tokenizer, rows["prompt"], first, batch=READ, progress=False).mean
+    sides = [(row, one) for row, some in zip(rows, answers, strict=True) for one in some]
     return {
         "KL": away,
-        "reward": mean([kept_share(row, one.text) for row, one in zip(rows, first, strict=True)]),
-        "tokens": mean([len(one.ids) for one in first]),
-        "cut off": mean([not one.ended for one in first]),
+        "reward": mean([kept_share(row, one.text) for row, one in sides]),
+        "tokens": mean([len(one.ids) for _, one in sides]),
+        "cut off": mean([not one.ended for _, one in sides]),
     }
 
 
@@ -86,11 +88,12 @@ def mean(numbers):
 
 
 class Looks:
-    """Copies of the adapters of `model` at equal parts of its training, to be scored when it is over."""
+    """Copies of the adapters of `model`, to be scored when its training is over: at its end, its half, its
+    quarter, and so on. A policy moves furthest in its first steps, so looks lie closest there."""
 
     def __init__(self, model, steps, count):
         self.model, self.kept = model, {}
-        self.wanted = {max(1, steps * part // count) for part in range(1, count + 1)}
+        self.wanted = {max(1, steps >> part) for part in range(count)}
 
     def __call__(self, step):
         if step in self.wanted:

@@ -3,13 +3,14 @@
 import numpy as np
 
 from labkit.bench import methods as bench_methods
-from labkit.bench.preferences_jobs import BETA, FAILING, KIN
+from labkit.bench.preferences_jobs import BETA, FAILING, KIN, SHARES
 from labkit.methods import preferences as pr
 
 DRAWS = 200_000  # of two spreads, for the interval of their ratio
+SAMPLED = ("kept", "kept apart", "lengths", "ended")  # of every sample of a start: (messages, answers)
 OF_POLICY = ("reward", "greedy reward", "held-out", "KL", "tokens", "cut off", "general loss")
 KEPT = ("seeds", "more", "start", "batch", "length", "messages", "answers", "steps", "pairs", "betas", "rl",
-        "prompts", "group", "looks", "new")  # fmt: skip
+        "prompts", "group", "looks", "samples", "new")  # fmt: skip
 
 
 def summary(found, tried, asked, phrasings):
@@ -25,7 +26,7 @@ def summary(found, tried, asked, phrasings):
     ours, pairs = every[f"dpo {BETA:g}"], _of(found, "pairs")
     return {
         "settings": {name: asked[name] for name in KEPT},
-        "sweeps": {arm: _sweep(numbers) for arm, numbers in tried.items()},
+        "sweeps": {arm: sweep(numbers) for arm, numbers in tried.items()},
         "arms": {label: _arm(runs) for label, runs in every.items()},
         "wins": wins,
         "dpo wins": wins[f"dpo {BETA:g}"]["controlled"],
@@ -65,11 +66,17 @@ def _arm(runs):
     return {key: _each(runs, key) for key in OF_POLICY}
 
 
-def _sweep(numbers):
+def sweep(numbers):
+    """What the sweep of one arm found, by rate or beta."""
     best = bench_methods.best_rate(numbers)
     return {"right": {f"{number:g}": numbers[number]["right"] for number in sorted(numbers)},
             "loss": {f"{number:g}": numbers[number]["loss"] for number in sorted(numbers)},
             "best": best, "at an end": best in (min(numbers), max(numbers))}  # fmt: skip
+
+
+def best_sft(sweeps):
+    """The arm of more SFT, by its share of the steps, that does best on validation; of equals the longest."""
+    return max((f"sft-{share}" for share in SHARES), key=lambda arm: max(sweeps[arm]["right"].values()))
 
 
 # ---- win rates ------------------------------------------------------------------------------------------
@@ -99,20 +106,34 @@ def _interval(found):
 
 
 def _lengths(every, pairs):
-    """Does the rule reward go with length on the start's samples, and what does DPO do to it?"""
-    samples = [(np.concatenate(one["kept"]), np.concatenate(one["lengths"])) for one in pairs.values()]
-    inside = [(_centred(one["kept"]), _centred(one["lengths"])) for one in pairs.values()]
+    """Does the rule reward go with length on the start's samples, and what does DPO do to it?
+
+    The rules cap length: replies have 15 to 60 words, what is no reply keeps none, and what is cut off often
+    loses its last rules. So the correlation is also given without those two rules, and of ended answers.
+    """
+    def by_seed(view):
+        return [pr.length_correlation(*view({key: np.array(one[key]) for key in SAMPLED}))
+                for one in pairs.values()]  # fmt: skip
+
+    views = {
+        "": lambda one: (one["kept"].ravel(), one["lengths"].ravel()),
+        " within messages": lambda one: (_centred(one["kept"]), _centred(one["lengths"])),
+        " without length rules": lambda one: (one["kept apart"].ravel(), one["lengths"].ravel()),
+        " of ended answers": lambda one: (one["kept"][one["ended"]], one["lengths"][one["ended"]]),
+        " of ended answers without length rules":
+            lambda one: (one["kept apart"][one["ended"]], one["lengths"][one["ended"]]),
+    }  # fmt: skip
     labels = {"before": "start", "after": f"dpo {BETA:g}", "after balanced": "balanced", "after sft": "sft",
               "after grpo": "grpo"}  # fmt: skip
     return {
-        "reward-length correlation": [pr.length_correlation(*both) for both in samples],
-        "reward-length correlation within messages": [pr.length_correlation(*both) for both in inside],
+        **{f"reward-length correlation{name}": by_seed(view) for name, view in views.items()},
+        "samples that ended": [float(np.mean(one["ended"])) for one in pairs.values()],
         "length": {name: _each(every[label], "tokens") for name, label in labels.items()},
     }
 
 
 def _centred(some):
-    return np.concatenate([np.subtract(one, np.mean(one)) for one in some])
+    return (some - some.mean(axis=1, keepdims=True)).ravel()
 
 
 def _pairs(pairs):
@@ -132,11 +153,12 @@ def _pairs(pairs):
 def _spread(every):
     """Spread of the reward over seeds at equal KL, DPO over GRPO.
 
-    A run's path are its scores at equal parts of its training (`looks`), beginning with its start, which is 0
-    nats from itself: KL and reward are of the same sampled answers to test messages. Every run of both
-    methods is read at the largest KL that all of them reach, where its path first gets there, between two
-    looks in a straight line (`at_kl`). The spread is the standard deviation of those rewards over seeds, and
-    the ratio's interval that of two standard deviations of as many normal numbers (`ratio_of_spreads`).
+    A run's path are its scores at its end, half, quarter and so on (`looks`), beginning with its start, which
+    is 0 nats from itself; they are of sampled answers to test messages (`on_policy_scores`). Every run of
+    both methods is read at the largest KL that all of them reach, where its path first gets there, between
+    two looks in a straight line (`at_kl`). The spread is the standard deviation of those rewards over
+    seeds, and the ratio's interval that of two standard deviations of as many normal numbers
+    (`ratio_of_spreads`).
 
     Both methods have the same starts, messages, looks and schedule, and one rate chosen alike, so that none
     is favoured; but what does the least moving is read at its end, and the other on its way, where its rate

@@ -170,7 +170,7 @@ def _executed(path, course, timeout, record):
 
 
 def _refreshed(path, course, timeout):
-    """The stored notebook after its first code cell, the imports, and the cells tagged `recorded` ran anew."""
+    """The stored notebook, of which the first code cell (imports) and those tagged `recorded` ran anew."""
     from labkit.execute import run
 
     notebook = source.read(path, course.points)

@@ -186,6 +186,9 @@ register(Exercise(
     compare=close(1e-9, 1e-9),
     mistakes=(
         Mistake("mean", _sequence(end=mean), "a mean over tokens: DPO is derived for the sum"),
+        Mistake("mask not shifted",
+                lambda scores, ids, mask: sum(scores[t][ids[t + 1]] for t in _ones(mask) if t + 1 < len(ids)),
+                "the mask is read one token too early: mask[t] is about ids[t]"),
         Mistake("shifted", _sequence(back=0), "shifted by one: scores[t] is about token t + 1"),
         Mistake("shifted, mean", _sequence(back=0, end=mean),
                 "shifted by one, and a mean instead of the sum"),
@@ -427,6 +430,10 @@ register(Exercise(
         Mistake("interleaved", _interleaved, "groups are mixed up: a group's answers stand side by side"),
         Mistake("population", _advantages(spread=pstdev), "divides by group: the sample's is by group - 1"),
         Mistake("no 1e-4", _advantages(add=0.0), "1e-4 is missing: a group of equal rewards divides by 0"),
+        Mistake("guarded", lambda rewards, group: [
+                    (value - mean(values)) / (stdev(values) or 1)
+                    for values in _grouped(rewards, group) for value in values],
+                "1e-4 is added to every deviation, not only where it is 0"),
         Mistake("variance", _advantages(spread=lambda values: stdev(values) ** 2),
                 "divides by the variance: take its square root"),
         Mistake("not centred", _advantages(centre=lambda values: 0.0), "the group's mean is not taken away"),
@@ -440,10 +447,11 @@ register(Exercise(
 
 CLIP_STUB = '''\
 def clipped_gain(new, old, advantage, epsilon):
-    """GRPO's gain of one answer: the mean over tokens of min(r * A, clip(r, 1 - epsilon, 1 + epsilon) * A).
+    """GRPO's gain of one answer: the mean over tokens of min(ratio * A, clipped * A).
 
     new, old: log-probabilities of the answer's tokens, by the policy that is trained and by the one that
-    sampled. r = new / old, as probabilities. advantage: A, one float, which may be negative. Returns a float.
+    sampled. ratio = new / old, as probabilities; clipped: the ratio, but no less than 1 - epsilon and no more
+    than 1 + epsilon. advantage: A, one float, which may be negative. Returns a float.
     """
     raise NotImplementedError
 '''
@@ -490,7 +498,7 @@ register(Exercise(
     points=2,
     difficulty=3,
     minutes=8,
-    hint="r = exp(new - old) for each token. With A below 0, min takes the larger r: look at both signs.",
+    hint="ratio = exp(new - old) of a token. With A below 0, min takes the larger one: look at both signs.",
     stub=CLIP_STUB,
     draw=draw_clip,
     reference=clipped_gain,
@@ -503,6 +511,8 @@ register(Exercise(
         Mistake("max", _gain(lambda r, a, e: max(r * a, _clip(r, e) * a)), "max instead of min"),
         Mistake("only above", _gain(lambda r, a, e: min(r, 1 + e) * a),
                 "min of ratios, then times A: take min of the two products"),
+        Mistake("clipped above only", _gain(lambda r, a, e: min(r * a, (1 + e) * a)),
+                "clips above only: with A below 0 it matters at 1 - epsilon"),
         Mistake("turned", _gain(ratio=lambda new, old: math.exp(old - new)), "the ratio is new / old"),
         Mistake("difference", _gain(ratio=lambda new, old: new - old),
                 "new - old is the logarithm of the ratio: take exp"),

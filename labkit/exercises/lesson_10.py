@@ -151,6 +151,8 @@ register(Exercise(
                 "negative scales became 0: they take a skill away"),
         Mistake("mean", _arithmetic(scale=lambda scales: [s / len(scales) for s in scales]),
                 "divides by the number of models: deltas are added up"),
+        Mistake("normalised", _arithmetic(scale=lambda scales: [s / sum(scales) for s in scales]),
+                "divides by the sum of scales: they need not add up to 1"),
         Mistake("unscaled", _arithmetic(scale=lambda scales: [1.0] * len(scales)), "the scales are not used"),
         Mistake("weights summed", _arithmetic(part=lambda model, base: model, start=0.0),
                 "this is a weighted sum of models: no base, no deltas"),
@@ -165,16 +167,16 @@ SLERP_STUB = '''\
 def slerp(a, b, t):
     """From vector a (t = 0) to vector b (t = 1) along an arc: (sin((1 - t) v) a + sin(t v) b) / sin(v).
 
-    v is the angle between a and b, in radians: the cosine is their product over their lengths. Where that
-    cosine is above 0.9995, mix linearly: (1 - t) a + t b. a, b: lists of float of any length. Returns a new
-    list.
+    v is the angle between a and b, in radians: the cosine is their product over their lengths. Where the size
+    of that cosine is above 0.9995, one way or opposite ways, mix linearly: (1 - t) a + t b. a, b: lists of
+    float of any length. Returns a new list.
     """
     raise NotImplementedError
 '''
 
 
 def draw_slerp(seed):
-    """Long and short vectors, right angles, wide ones, and nearly parallel ones."""
+    """Long and short vectors, right angles, wide ones, nearly parallel ones, and nearly opposite ones."""
     r = random.Random(seed)
     inputs = [([1.0, 0.0], [0.0, 1.0], 0.5), ([3.0, 0.0, 0.4], [0.2, 0.5, -2.0], 0.25)]
     for spread in (0.3, 1.0, 4.0):
@@ -182,7 +184,8 @@ def draw_slerp(seed):
         inputs.append((_vector(r, size, spread), _vector(r, size), r.choice((0.2, 0.35, 0.7))))
     a = _vector(r, 4, 2.0)
     b = [1.5 * x + 0.01 * place for place, x in enumerate(a)]
-    return [*inputs, (a, b, 0.3)]
+    c = [-0.5 * x + 0.001 * place for place, x in enumerate(a)]
+    return [*inputs, (a, b, 0.3), (a, c, 0.4)]
 
 
 def _dot(a, b):
@@ -199,13 +202,13 @@ def _cosine(a, b):
 
 
 def _slerp(cosine=_cosine, parallel=0.9995, shares=lambda t: (1 - t, t), bend=math.sin, over=True,
-           ends=lambda a: a):  # fmt: skip
+           ends=lambda a: a, size=abs):  # fmt: skip
     """slerp with one part done otherwise."""
 
     def function(a, b, t):
         a, b, (first, second) = ends(a), ends(b), shares(t)
         found = max(-1.0, min(1.0, cosine(a, b)))
-        if found <= parallel:
+        if size(found) <= parallel:
             angle = math.acos(found)
             below = math.sin(angle) if over else 1.0
             first, second = bend(first * angle) / below, bend(second * angle) / below
@@ -236,7 +239,9 @@ register(Exercise(
         Mistake("wrong end", _slerp(shares=lambda t: (t, 1 - t)), "t is turned round: t = 0 is a, 1 is b"),
         Mistake("unit vectors", _slerp(ends=_unit), "a and b lost their lengths: only the angle is without"),
         Mistake("never linear", _slerp(parallel=1.0),
-                "above 0.9995 the mix is linear: the sines are too small"),
+                "beyond 0.9995 the mix is linear: mergekit's convention"),
+        Mistake("never linear backwards", _slerp(size=lambda cosine: cosine),
+                "nearly opposite vectors are mixed linearly, too: take abs"),
         Mistake("not divided", _slerp(over=False), "the sines are not divided by sin of the whole angle"),
         Mistake("cosines", _slerp(bend=math.cos), "takes cosines of the parts of the angle: take sines"),
         Mistake("t twice", _slerp(shares=lambda t: (t, t)), "both parts are t: that of a is 1 - t"),
@@ -259,24 +264,25 @@ def ties(base, deltas, density, scale):
 
 
 def draw_ties(seed):
-    """Three deltas or more, in which places conflict and a minority may be the larger."""
+    """Three deltas or more, in which places conflict and a minority, or one entry, may be the larger."""
     r = random.Random(seed)
     inputs = [([1.0, 1.0, 1.0, 1.0], [[0.9, 0.5, 0.1, 0.03], [-0.3, -0.28, 0.02, 0.31],
-                                      [-0.4, -0.29, 0.6, 0.01]], 0.5, 1.0)]  # fmt: skip
-    for density, scale in ((0.5, 0.7), (0.75, 1.0), (0.4, 1.3)):
-        size = r.randint(8, 10)
+                                      [-0.4, -0.29, 0.6, 0.01]], 0.55, 1.0),
+              ([0.5, 0.5, 0.5, 0.5], [[0.9, 0.8, 0.1, 0.02], [-0.5, -0.1, 0.6, 0.05],
+                                      [-0.6, 0.05, 0.7, 0.1]], 0.7, 0.8)]  # fmt: skip
+    for density, scale, size in ((0.5, 0.7, r.randint(8, 10)), (0.75, 1.0, 9), (0.4, 1.3, 8)):
         deltas = [_vector(r, size) for _ in range(r.randint(3, 4))]
         inputs.append((_vector(r, size, 2.0), deltas, density, scale))
     return inputs
 
 
 def _trim(delta, count, size=abs, most=True):
-    kept = sorted(range(len(delta)), key=lambda place: size(delta[place]), reverse=most)[:count]
+    kept = set(sorted(range(len(delta)), key=lambda place: size(delta[place]), reverse=most)[:count])
     return [value if place in kept else 0.0 for place, value in enumerate(delta)]
 
 
-def _trimmed(deltas, density):
-    return [_trim(delta, int(density * len(delta))) for delta in deltas]
+def _trimmed(deltas, density, whole=int):
+    return [_trim(delta, whole(density * len(delta))) for delta in deltas]
 
 
 def _together(deltas, density):
@@ -295,11 +301,16 @@ def _by_sum(entries):
     return 1 if sum(entries) >= 0 else -1
 
 
+def _by_largest(entries):
+    return 1 if max(entries, key=abs) >= 0 else -1
+
+
 def _by_count(entries):
     return 1 if sum((x > 0) - (x < 0) for x in entries) >= 0 else -1
 
 
-def _ties(trim=_trimmed, sign=_by_sum, merge=_mean, elect_from=None, start=1.0, scaled=lambda scale: scale):
+def _ties(trim=_trimmed, sign=_by_sum, merge=_mean, elect_from=None, start=1.0, scaled=lambda scale: scale,
+          agrees=lambda x, sign: x * sign > 0):  # fmt: skip
     """ties with one part done otherwise; `elect_from` makes of the deltas what the election sees."""
 
     def function(base, deltas, density, scale):
@@ -307,7 +318,7 @@ def _ties(trim=_trimmed, sign=_by_sum, merge=_mean, elect_from=None, start=1.0, 
         seen = elect_from(deltas) if elect_from else trimmed
         merged = []
         for votes, entries in zip(zip(*seen, strict=True), zip(*trimmed, strict=True), strict=True):
-            merged.append(merge([x for x in entries if x * sign(votes) > 0]))
+            merged.append(merge([x for x in entries if agrees(x, sign(votes))]))
         return [start * b + scaled(scale) * m for b, m in zip(base, merged, strict=True)]
 
     return function
@@ -360,6 +371,14 @@ register(Exercise(
                 "trims all deltas as one: each keeps its own largest entries"),
         Mistake("by count", _ties(sign=_by_count),
                 "elects by the number of models: the sign of the sum decides"),
+        Mistake("by largest", _ties(sign=_by_largest),
+                "elects the largest entry's sign: the sign of the sum decides"),
+        Mistake("rounded", _ties(trim=lambda deltas, density: _trimmed(deltas, density, round)),
+                "rounds the number of entries to keep: int cuts it off"),
+        Mistake("rounded up", _ties(trim=lambda deltas, density: _trimmed(deltas, density, math.ceil)),
+                "rounds the number of entries to keep up: int cuts it off"),
+        Mistake("zeros agree", _ties(agrees=lambda x, sign: x * sign >= 0),
+                "trimmed zeros count as agreeing: the mean leaves them out"),
         Mistake("elected before", _ties(elect_from=lambda deltas: deltas),
                 "elects before trimming: small entries have no vote"),
         Mistake("no base", _ties(start=0.0), "the base is forgotten: the merged delta is added to it"),
@@ -413,6 +432,14 @@ def _dropped_weights(base, model, drop, noise):
     return [m / (1 - drop) if value >= drop else 0.0 for m, value in zip(model, noise, strict=True)]
 
 
+def _by_l1(base, model, drop, noise):
+    """mergekit's rescaling."""
+    deltas = [m - b for b, m in zip(base, model, strict=True)]
+    left = [d if value >= drop else 0.0 for d, value in zip(deltas, noise, strict=True)]
+    by = sum(map(abs, deltas)) / sum(map(abs, left))
+    return [b + by * d for b, d in zip(base, left, strict=True)]
+
+
 def _by_size(base, model, drop, noise):
     deltas = sorted((abs(m - b) for b, m in zip(base, model, strict=True)), reverse=True)
     least = deltas[max(0, int((1 - drop) * len(deltas)) - 1)]
@@ -439,6 +466,7 @@ register(Exercise(
                 "multiplies by 1 - drop: divide, to make up for what is gone"),
         Mistake("actual share", _dare(factor=lambda drop, kept: 1 / kept if kept else 1.0),
                 "divides by the share that chance left: divide by 1 - drop"),
+        Mistake("L1", _by_l1, "keeps the sum of sizes, as mergekit does: divide by 1 - drop"),
         Mistake("weights", _dropped_weights, "drops the model's weights: drop entries of the delta"),
         Mistake("no base", _dare(start=0.0), "the base is forgotten: the delta is added to it"),
         Mistake("mask turned", _dare(keep=lambda noise, drop: noise < drop),

@@ -5,11 +5,10 @@ for `put`. Each merge needs room for its arguments, the result, and a few copies
 """
 
 import torch
-from torch.nn.functional import cosine_similarity
 
 from labkit.errors import LabkitError
 
-PARALLEL = 0.9995  # mergekit's threshold: above it SLERP's two sines are too small to divide by
+PARALLEL = 0.9995  # mergekit's threshold, a convention: nearer than that, the arc and the line hardly differ
 
 
 # ---- a model's weights as a state -----------------------------------------------------------------------
@@ -69,9 +68,18 @@ def greedy_soup(states, score):
 
 @torch.no_grad()
 def cosines(a, b):
-    """name -> cosine between the weights of two states (or deltas), each tensor as one long vector."""
+    """name -> cosine between the weights of two states (or deltas), each tensor as one long vector.
+
+    Summed in fp64: in fp32 a sum over an embedding's millions of entries is off by thousandths, and a cosine
+    may come out above 1. A tensor of zeros has no direction: its cosine is 0.
+    """
     _check([a, b])
-    return {name: cosine_similarity(a[name].flatten(), b[name].flatten(), dim=0).item() for name in a}
+    return {name: _cosine(a[name].double().flatten(), b[name].double().flatten()) for name in a}
+
+
+def _cosine(a, b):
+    lengths = (a.norm() * b.norm()).item()
+    return max(-1.0, min(1.0, (a @ b).item() / lengths)) if lengths else 0.0
 
 
 @torch.no_grad()
@@ -80,7 +88,8 @@ def slerp(a, b, t, parallel=PARALLEL):
 
     sin((1 − t) θ) / sin θ · a + sin(t θ) / sin θ · b, θ the angle between the two. Tensors whose cosine is
     beyond ±`parallel` are mixed linearly, as mergekit does: finetunes that moved little are that near, and
-    then this is their average (see `cosines`). Takes deltas too, whose angles are wide.
+    then this is their average (see `cosines`). Those that point exactly one way, or opposite ways, always
+    are: their sine is 0. Takes deltas too, whose angles are wide.
     """
     merged = {}
     for name, cosine in cosines(a, b).items():
@@ -125,22 +134,23 @@ def elected(parts):
     return torch.where(sum(parts) >= 0, 1.0, -1.0)
 
 
-def disjoint_mean(parts, signs):
-    """Mean of those entries that have the sign elected; 0 where none has."""
-    agree = [part.sign() == signs for part in parts]
+def disjoint_mean(parts, signs=None):
+    """Mean of those entries that have the sign elected; 0 where none has. Without signs, of all but zeros."""
+    agree = [part != 0 if signs is None else part.sign() == signs for part in parts]
     total = sum(part * mask for part, mask in zip(parts, agree, strict=True))
     return total / sum(mask.to(total.dtype) for mask in agree).clamp(min=1)
 
 
-def ties(base, deltas, density=0.2, scale=1.0):
+def ties(base, deltas, density=0.2, scale=1.0, elect=True):
     """θ_base + λ · TIES(τ): trim each delta, elect a sign for each weight, average those that have it.
 
-    Trims tensor by tensor, as mergekit and peft do; the paper's code trims the whole model at once.
+    Trims tensor by tensor, as mergekit and peft do; the paper's code trims the whole model at once. Without
+    `elect` entries that disagree are averaged too: a control, as density 1 is for trimming.
     """
 
     def combine(parts):
         trimmed = [trim(part, density) for part in parts]
-        return scale * disjoint_mean(trimmed, elected(trimmed))
+        return scale * disjoint_mean(trimmed, elected(trimmed) if elect else None)
 
     return _merged(base, deltas, combine)
 
@@ -171,7 +181,10 @@ def dare(base, deltas, drop, scales=1.0, seed=0, rescale=True):
 
 
 def dare_ties(base, deltas, drop, scale=1.0, seed=0):
-    """TIES with DARE's random dropping in the place of its trimming (section 3.3 of DARE's paper)."""
+    """TIES with DARE's random dropping in the place of its trimming (section 3.3 of DARE's paper).
+
+    Takes the mean of the entries that agree, as peft does; mergekit 0.1.5 adds them up unless told otherwise.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def combine(parts):

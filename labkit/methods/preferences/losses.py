@@ -73,7 +73,7 @@ def group_advantages(rewards, scale=True):
     """How much better than its group each answer is: reward minus mean, over the standard deviation.
 
     `rewards` and the result (prompts, group). The deviation is over group - 1, and 1e-4 is added to it as in
-    trl: a group of equal rewards has advantages of 0 and teaches nothing. DeepSeekMath (Shao et al. 2024,
+    trl: in a group of equal rewards no answer has an advantage. DeepSeekMath (Shao et al. 2024,
     arXiv:2402.03300, section 4.1). Without `scale` as in Dr. GRPO (Liu et al. 2025, arXiv:2503.20783),
     because dividing weighs up the prompts on which answers hardly differ.
     """
@@ -85,7 +85,8 @@ def k3(policy, reference):
     """KL(policy || reference) at each sampled token: r - log r - 1 with r = reference / policy.
 
     Both are token log-probabilities of one shape. On the policy's own samples its value is unbiased, and it
-    is never negative. Eq. 4 of DeepSeekMath; k3 in Schulman's note "Approximating KL divergence" (2020).
+    is never negative; its gradient is on average that of KL(reference || policy), unless it is weighted by
+    policy / old. Eq. 4 of DeepSeekMath; k3 in Schulman's note "Approximating KL divergence" (2020).
     """
     log_r = reference - policy
     return log_r.exp() - log_r - 1

@@ -17,16 +17,21 @@ def on_policy(rows, answers, *, judge=rules_kept, seed=0):
     """Pairs of the best and the worst of each row's answers, as a Dataset in the form of `voice.load_pairs`.
 
     `answers` holds a list of Answers, or of texts, for each of `rows`, which have prompt, id, phrasing and
-    message. `judge(row, text)` says which rules a text keeps (rule -> bool); their share decides, `seed`
-    chooses among equals, and a row whose answers are all equally good gives no pair. Columns: those of
-    `voice.load_pairs()`, then `chosen_kept` and `rejected_kept` (shares of rules, 0 to 1) and `source`.
+    message. Answers that were cut off are left out: a trainer would put the end token behind them, and teach
+    ends in the middle of a sentence. `judge(row, text)` says which rules a text keeps (rule -> bool); their
+    share decides, `seed` chooses among equals, and a row whose answers are all equally good gives no pair.
+    Columns: those of `voice.load_pairs()`, then `chosen_kept` and `rejected_kept` (shares of rules, 0 to 1)
+    and `source`.
     Raises LabkitError where no row gives a pair.
     """
     from datasets import Dataset
 
     draw, pairs = random.Random(seed), []
     for row, some in zip(rows, answers, strict=True):
-        texts = list(dict.fromkeys(getattr(answer, "text", answer) for answer in some))
+        ended = [answer for answer in some if getattr(answer, "ended", True)]
+        texts = list(dict.fromkeys(getattr(answer, "text", answer) for answer in ended))
+        if len(texts) < 2:
+            continue
         verdicts = {text: judge(row, text) for text in texts}
         shares = {text: sum(kept.values()) / len(kept) for text, kept in verdicts.items()}
         best, worst = max(shares.values()), min(shares.values())
@@ -51,8 +56,8 @@ def on_policy(rows, answers, *, judge=rules_kept, seed=0):
         )
     if not pairs:
         raise LabkitError(
-            "the judge finds the answers to each row equally good: there is no pair. Sample more answers to "
-            "a row, or at a higher temperature"
+            "no row has two answers that ended and of which the judge finds one better: there is no pair. "
+            "Sample longer answers, more of them to a row, or at a higher temperature"
         )
     return Dataset.from_list(pairs)
 

@@ -87,6 +87,6 @@ def calibration_error(chosen, rejected, bins=BINS):
 def length_correlation(values, lengths):
     """Pearson's correlation of rewards and lengths over answers, -1 to 1; 0 where either never varies."""
     values, lengths = np.asarray(values, dtype=float), np.asarray(lengths, dtype=float)
-    if values.std() == 0 or lengths.std() == 0:
+    if len(values) < 2 or values.std() == 0 or lengths.std() == 0:
         return 0.0
     return float(np.corrcoef(values, lengths)[0, 1])

@@ -25,6 +25,7 @@ _LOGGED = {
     "loss": "loss", "grad_norm": "grad_norm", "learning_rate": "lr", "entropy": "entropy",
     "rewards/margins": "margin", "rewards/accuracies": "accuracy",
     "logps/chosen": "chosen_logp", "logps/rejected": "rejected_logp",
+    "rewards/chosen": "chosen_reward", "rewards/rejected": "rejected_reward",
     "accuracy": "accuracy", "margin": "margin", "mean_reward": "reward",
     "reward": "reward", "reward_std": "reward_std", "kl": "kl", "frac_reward_zero_std": "equal_groups",
     "completions/mean_length": "tokens", "completions/clipped_ratio": "cut_off",
@@ -41,9 +42,10 @@ def dpo(
     `pairs` have prompt, chosen and rejected, as from `voice.load_pairs()` or `on_policy`. A step takes
     `batch` pairs, in `accumulate` parts. `loss` is `sigmoid` (DPO), `ipo`, or `sigmoid_norm`
     (length-normalised DPO); the last two take means over tokens, and so want other betas: see `losses`. A
-    history has loss, margin (beta times nats), accuracy, and chosen_logp and rejected_logp (nats per
-    answer), of each step's batch. `after_step(step)` may copy weights of `model`, on which trl has a
-    forward of its own by then: do not compute with it.
+    history has loss, margin (beta times nats), accuracy, chosen_logp and rejected_logp (nats per answer), and
+    chosen_reward and rejected_reward (beta times the nats that each has moved from the reference, so that
+    their difference is the margin), of each step's batch. `after_step(step)` may copy weights of `model`, on
+    which trl has a forward of its own by then: do not compute with it.
     Raises LabkitError for another loss, no pairs, or a model that has adapters.
     """
     from trl import DPOConfig, DPOTrainer
@@ -68,7 +70,7 @@ def dpo(
 def grpo(
     model, rows, tokenizer, reward, *, beta=0.04, lr=1e-4, steps=100, batch=8, group=8, max_new_tokens=110,
     temperature=1.0, epsilon=0.2, iterations=1, scale=True, rank=16, warmup=0.1, accumulate=1, seed=0,
-    after_step=None, progress=True,
+    stop=None, after_step=None, progress=True,
 ):  # fmt: skip
     """Group-relative policy optimisation of LoRA adapters; returns (policy, history).
 
@@ -79,7 +81,8 @@ def grpo(
     `grpo_loss`. A history has reward, reward_std, kl (the mean of `k3` over tokens; with beta 0 none),
     tokens (of an answer), cut_off and equal_groups (shares), entropy and clipped. Sampling takes most of the
     time, and about as long for many answers as for few: choose groups large. Answers are sampled with the
-    adapters merged, and like the training in `env.precision()`. `after_step` is that of `dpo`.
+    adapters merged, and like the training in `env.precision()`. `stop` ends a run after so many steps of the
+    schedule of `steps`, to judge a rate early. `after_step` is that of `dpo`.
     Raises LabkitError for fewer rows than a step takes, or sizes that do not divide.
     """
     from datasets import Dataset
@@ -105,7 +108,8 @@ def grpo(
             beta=beta, epsilon=epsilon, num_iterations=iterations, num_generations=group,
             steps_per_generation=accumulate, max_completion_length=max_new_tokens, temperature=temperature,
             scale_rewards="group" if scale else "none",
-            # trl's defaults weigh all tokens alike ("dapo") and the KL term by the ratio; the paper neither.
+            # trl's defaults weigh all tokens alike ("dapo") and the KL term by the ratio; the paper neither,
+            # so that the gradient of its KL term is that of KL(ref || policy): see `k3`.
             loss_type="grpo", use_bias_correction_kl=False,
         )  # fmt: skip
         made = GRPOTrainer(
@@ -115,7 +119,7 @@ def grpo(
         made.model.generate = _generate_merged(made.model)
         return made
 
-    return _train(model, trainer, steps, "GRPO", progress, after_step)
+    return _train(model, trainer, stop or steps, "GRPO", progress, after_step)
 
 
 def reward_model(
@@ -209,7 +213,7 @@ def _adapters(rank, task, **options):
 
 
 def _train(model, make, steps, label, progress, after_step=None):
-    """Train with what `make(folder)` gives; take off all that it put on `model` but the adapters."""
+    """Take `steps` steps with what `make(folder)` gives; take off all it put on `model` but the adapters."""
     _check_plain(model)
     forward = vars(model).get("forward")
     with tempfile.TemporaryDirectory() as folder, _quiet():
@@ -300,6 +304,7 @@ class _Bar(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_):
         self.bar.update()
+        control.should_training_stop |= state.global_step >= self.bar.total
         if self.after_step:
             self.after_step(state.global_step)
 
