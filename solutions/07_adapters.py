@@ -637,7 +637,7 @@ for name in ("IA3", "LoRA r=16"):
 # %% [markdown]
 # ## What the field says, measured
 
-# %% tags=["nbval-check-output"]
+# %% tags=["nbval-check-output", "recorded"]
 claims("07")
 
 # %% [markdown]
