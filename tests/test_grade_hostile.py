@@ -182,7 +182,7 @@ CODE = {
     "reading the seed": inside(
         "import os\ndef loss_labels(p, a):\n    for n in filter(str.isdigit, os.listdir('/proc')):\n"
         "        line = open(f'/proc/{n}/cmdline').read()\n"
-        "        if '--seed' in line: raise LookupError(line.replace(chr(0), ' '))\n", NONE,
+        "        if '--seed' in line: raise LookupError(line.split(chr(0))[-2])\n", NONE,  # whole lines are cut short
     ),
     "reading another submission": inside("def loss_labels(p, a):\n    return open('@WORK@/other').read()", NO_SUCH),
     "changing its own notebook": inside("open('@WORK@/00_x.ipynb', 'w')", "the exercise cell fails: FileNotFoundError"),
