@@ -87,6 +87,15 @@ def test_a_failing_job_is_named_with_its_output_and_the_finished_ones_are_kept(s
     assert jobs.result_file(tmp_path, "a").exists() and not jobs.result_file(tmp_path, "bad").exists()
 
 
+def test_one_failing_job_lets_the_others_finish_and_three_end_the_run(started, tmp_path):
+    with pytest.raises(LabkitError, match="job bad of x failed; "):
+        jobs.run("x", ["bad", "a", "b"], tmp_path)
+    assert [name for name, _ in started] == ["bad", "a", "b"]
+    with pytest.raises(LabkitError, match="job bad of x failed .and so did bad2, bad3.; "):
+        jobs.run("x", ["bad", "bad2", "c", "bad3", "d"], tmp_path)
+    assert jobs.result_file(tmp_path, "c").exists() and "d" not in dict(started)
+
+
 def test_a_result_is_written_whole_and_leaves_no_temporary_file(tmp_path):
     jobs.write(tmp_path, "a", {"valid": 1})
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]

@@ -20,6 +20,7 @@ from labkit.records import ledger
 
 # Nothing here may touch a card when imported: a process forked after that cannot use it (bitsandbytes does).
 PRELOADED = ["torch", "transformers.models.llama.modeling_llama", "datasets", "labkit.__main__"]
+FAILURES = 3  # one job may have met a bad moment; three say that something is wrong with all
 
 
 def options(bench, about, argv):
@@ -38,13 +39,14 @@ def run(bench, names, folder, jobs=1, digest=None):
 
     A job is `python -m labkit bench BENCH --job NAME --folder FOLDER`. `digest` says what code and data a
     result must come from; one of another digest is made again. Returns name to result.
-    Raises LabkitError with the end of the job's output if one fails; finished ones are kept.
+    A job that fails does not stop the others, until FAILURES have. Then, or at the end, raises LabkitError
+    with the end of the first one's output; finished ones are kept.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [name for name in names if not _current(folder, name, digest)]
     bar = tqdm(total=len(names), initial=len(names) - len(waiting), unit="job", desc=bench)
-    running = {}
+    running, failed = {}, []
     free = cards() * max(1, jobs)
     try:
         while waiting or running:
@@ -57,14 +59,19 @@ def run(bench, names, folder, jobs=1, digest=None):
                 del running[name]
                 free.append(card)
                 if process.exitcode:
-                    log = (folder / f"{name}.log").read_text(errors="replace")
-                    raise LabkitError(f"job {name} of {bench} failed; its output ends:\n{log[-2000:]}")
+                    failed.append(name)
                 bar.update()
+            if len(failed) >= FAILURES:
+                break
             time.sleep(0.2)
     finally:
         for process, _ in running.values():
             process.kill()
         bar.close()
+    if failed:
+        log = (folder / f"{failed[0]}.log").read_text(errors="replace")
+        others = f" (and so did {', '.join(failed[1:])})" if failed[1:] else ""
+        raise LabkitError(f"job {failed[0]} of {bench} failed{others}; its output ends:\n{log[-2000:]}")
     return {name: json.loads(result_file(folder, name).read_text()) for name in names}
 
 
