@@ -1,7 +1,8 @@
 # The Finetuning Workbook. `make lab` to learn, `make test` to check everything; `make help` lists the rest.
 #
-# Everything is installed into .venv of this folder. Python 3.11 or 3.12 is looked for;
-# `make lab PYTHON=/path/to/python3.12` chooses one.
+# Everything is installed into .venv of this folder. Python 3.11 (3.11.5 or later) or 3.12 is looked for;
+# `make lab PYTHON=/path/to/python3.12` chooses one. `make lab LAB_FLAGS="--ip=0.0.0.0 --port=8899"` passes
+# flags to JupyterLab.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -23,15 +24,20 @@ GPU_SETUP :=
 endif
 
 # JupyterLab refuses to run as root unless told, and must not open a browser where none can show.
-LAB := --ip=127.0.0.1 --log-level=WARN --ServerApp.root_dir=. \
+LAB_DEFAULTS := --ip=127.0.0.1 --log-level=WARN --ServerApp.root_dir=. \
 	--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb \
 	--LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 ifeq ($(shell id -u),0)
-LAB += --allow-root
+LAB_DEFAULTS += --allow-root
 endif
 ifeq ($(shell uname)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
-LAB += --no-browser
+LAB_DEFAULTS += --no-browser
 endif
+
+# It takes no flag twice, so one that LAB_FLAGS names replaces the default.
+flag_name = $(patsubst --ServerApp.ip,--ip,$(firstword $(subst =, ,$(1))))
+given := $(foreach flag,$(LAB_FLAGS),$(call flag_name,$(flag)))
+LAB = $(foreach flag,$(LAB_DEFAULTS),$(if $(filter $(call flag_name,$(flag)),$(given)),,$(flag))) $(LAB_FLAGS)
 
 .PHONY: help lab lesson test quick build gpu-test clean lock setup
 
@@ -47,7 +53,7 @@ help:
 
 lab: setup
 	@echo "== JupyterLab: open the URL below; Ctrl-C stops it"
-	@exec $(PY) -m jupyterlab $(LAB) $(LAB_FLAGS)
+	@exec $(PY) -m jupyterlab $(LAB)
 
 lesson: setup
 	@test -n "$(N)" || { echo "Which lesson? For example: make lesson N=00" >&2; exit 2; }
@@ -71,12 +77,15 @@ $(READY): requirements.txt constraints.txt pyproject.toml
 	@touch $@
 
 # Asked by running it: version managers put commands on the PATH that exist and do not run.
-SUPPORTED := 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
-SUITABLE := 'import sys, pip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))'
+# 3.11.5: the locked soupsieve, which nbconvert needs, does not install on an earlier 3.11.
+SUPPORTED := 'import sys; sys.exit(not (3, 11, 5) <= sys.version_info[:3] < (3, 13))'
+SUITABLE := 'import sys, pip; sys.exit(not (3, 11, 5) <= sys.version_info[:3] < (3, 13))'
+VERSION := 'import platform, sys; sys.stdout.write(" " + platform.python_version())'
 
 define CREATE
-	chosen=; bare=; \
+	chosen=; bare=; found=; \
 	for name in $(CANDIDATES); do \
+		found="$$found$$("$$name" -c $(VERSION) 2>/dev/null)"; \
 		if "$$name" -c $(SUPPORTED) >/dev/null 2>&1; then \
 			if "$$name" -c 'import venv, ensurepip' >/dev/null 2>&1; then chosen=$$name; break; fi; \
 			bare=$${bare:-$$name}; \
@@ -86,8 +95,11 @@ define CREATE
 		echo "$$bare has no venv module (Debian and Ubuntu package it apart)." >&2; \
 		echo "Run: sudo apt-get install python3-venv    (or the python3.X-venv of your version)" >&2; exit 1; \
 	elif [ -z "$$chosen" ]; then \
-		echo "Python 3.11 or 3.12 is needed, and none of these is one: $(CANDIDATES)." >&2; \
-		echo "Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; \
+		echo "Python 3.11 or 3.12 is needed, of 3.11 at least 3.11.5, and none of these is one:" \
+			"$(CANDIDATES)." >&2; \
+		if [ -n "$$found" ]; then echo "Found:$$found. (Debian 12 brings 3.11.2.)" >&2; fi; \
+		echo "Install one (uv, pyenv and conda have newer ones than the system), or name it:" \
+			"make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
 	fi; \
 	echo "== creating $(VENV) with $$chosen ($$("$$chosen" --version))"; \
 	rm -rf $(VENV) && "$$chosen" -m venv $(VENV)

@@ -11,11 +11,13 @@ import tomllib
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from labkit import doctor
 from labkit.paths import ROOT
 
+LOCK = ROOT / "constraints.txt"
 WORKFLOW = ".github/workflows/checks.yml"
 FILES = ["requirements.txt", "constraints.txt", "environment.yml", "pyproject.toml", WORKFLOW]
 CONDA_PIP = ["-r requirements.txt", "-e ."]
@@ -138,6 +140,22 @@ def test_the_lock_holds_everything_beneath_the_requirements():
     assert missing_from(set(lock) - {"pyarrow"}) == {"pyarrow"}  # the control
 
 
+def refusing(version):
+    """Locked packages that say that they do not install on a Python version."""
+    said = {name: importlib.metadata.metadata(name)["Requires-Python"] for name in pinned(LOCK, [])}
+    return {name for name, text in said.items() if text and not SpecifierSet(text).contains(version)}
+
+
+def test_the_oldest_python_is_stated_alike_and_takes_every_locked_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = re.match(r">=([\d.]+),", project)[1]
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.findall(r"not \((.*?)\) <=", makefile) == 2 * [oldest.replace(".", ", ")]
+    assert f"at least {oldest}" in makefile and f"{oldest} or later" in (ROOT / "README.md").read_text()
+    assert refusing(oldest) == set()
+    assert refusing("3.9.0")  # the control
+
+
 def test_the_conda_route_and_the_workflow_use_a_python_the_course_supports():
     supported = {"3.11", "3.12"}
     conda = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
@@ -182,6 +200,35 @@ def test_broken_and_foreign_pythons_are_passed_over_and_the_message_says_what_to
     done = make(course, "lab", path=str(course / "bin"))
     assert done.returncode != 0 and "Python 3.11 or 3.12 is needed" in done.stderr
     assert not (course / ".venv").exists()
+
+
+@pytest.mark.parametrize("patch, taken", [(2, False), (4, False), (5, True)])
+def test_a_python_too_old_for_the_lock_is_refused_and_named(course, patch, taken):
+    pretend = f"import sys, platform; sys.version_info = (3, 11, {patch}); " \
+              f"platform.python_version = lambda: '3.11.{patch}'"  # fmt: skip
+    program(course / "bin/python3.11", f'[ "$1" = -c ] && exec {sys.executable} -c "{pretend}; $2"')
+    done = make(course, "lab", PYTHON=str(course / "bin/python3.11"))
+    assert ("creating .venv with" in done.stdout) == taken
+    assert (f"Found: 3.11.{patch}." in done.stderr and "at least 3.11.5" in done.stderr) == (not taken)
+    assert not (course / ".venv").exists()
+
+
+def lab_flags(course, given):
+    """How `make lab` calls JupyterLab, as a list of flags."""
+    logging(course / ".venv/bin")
+    assert make(course, "lab", f"LAB_FLAGS={given}").returncode == 0
+    return (course / ".venv/bin/log").read_text().splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("given", ["--ip=0.0.0.0", "--ip 0.0.0.0", "--ServerApp.ip=0.0.0.0 --port=8899"])
+def test_a_flag_of_ones_own_replaces_the_default_since_jupyterlab_takes_none_twice(course, given):
+    flags = lab_flags(course, given)
+    assert "--ip=127.0.0.1" not in flags and flags[-len(given.split()):] == given.split()
+    assert "--log-level=WARN" in flags and "--ServerApp.root_dir=." in flags
+
+
+def test_without_flags_of_ones_own_jupyterlab_listens_to_this_machine_alone(course):
+    assert lab_flags(course, "").count("--ip=127.0.0.1") == 1
 
 
 def test_a_python_without_venv_gets_the_debian_remedy(course):

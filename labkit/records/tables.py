@@ -3,7 +3,7 @@
 from labkit.errors import LabkitError
 from labkit.exercises import find
 from labkit.paths import SOLUTIONS
-from labkit.records import judge, ledger, store
+from labkit.records import judge, ledger, schedule, store, teaching
 from labkit.records.ledger import measured
 
 # Lessons in order; those without a source yet are listed as in preparation.
@@ -35,7 +35,10 @@ def fill(name, lesson):
     """The text for a placeholder `{{name}}` of `lesson`, or for a generated README block (lesson None)."""
     made = {"budget": lambda: budget(lesson), "syllabus": syllabus, "notebooks": lambda: syllabus(links=""),
             "form-json": prompt_table, "families": family_table, "claims": claims_table,
-            "memory": memory_table, "train": train_table, "methods": methods_table}  # fmt: skip
+            "memory": memory_table, "train": train_table, "methods": methods_table,
+            "lesson-minutes": lambda: teaching.minutes_table(dict(SYLLABUS)),
+            "lesson-costs": lambda: teaching.costs_table(dict(SYLLABUS)),
+            "schedules": lambda: schedule.schedules(dict(SYLLABUS))}  # fmt: skip
     if name in made:
         return made[name]()
     kind, _, number = name.partition(":")
