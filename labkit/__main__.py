@@ -12,7 +12,7 @@ COMMANDS = {
     "lesson": ("run a lesson headless and say what it cost: lesson 00", "labkit.execute"),
     "build": ("make notebooks from solutions/*.py: build [NN] [--check] [--execute]", "labkit.build"),
     "grade": ("grade submissions: grade FOLDER --seed SECRET --report grades.csv", "labkit.exercises.grade"),
-    "exercises": ("make a cohort's own variants: exercises vary --seed COHORT", "labkit.exercises.vary"),
+    "exercises": ("make variants, re-test a claim: exercises --help", "labkit.exercises.retest.command"),
     "archive": ("run a lesson's training and keep it for catch_up: archive 05", "labkit.workshop.archive"),
     "bundle": ("write an archive that installs with no network: bundle OUT.tar", "labkit.workshop.bundle"),
     "bench": ("measure: bench train, methods, memory, quant ...; byod FILE (yours)", "labkit.bench"),

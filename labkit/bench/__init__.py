@@ -23,6 +23,7 @@ BENCHES = {
     "soft": "labkit.bench.soft",
     "families": "labkit.bench.families",
     "form-json": "labkit.bench.form_json",
+    "workshop": "labkit.bench.workshop",
     "byod": "labkit.bench.byod",
 }
 

@@ -18,6 +18,7 @@ from labkit.exercises.report import Parts, Result, totals, write_report
 from labkit.exercises.spec import lessons, of_lesson
 
 LIMITS = sandbox.Limits()
+CLAIM, CLAIM_NOTEBOOK = "claim.json", "claim.ipynb"  # of a re-tested claim; the notebook is not graded
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def grade(submissions, seed, report=None, limits=LIMITS, lesson=None, *, json_pa
     submitted adapters too, on this many rows (see `adapters`). A submission that cannot be graded gets rows
     with 0 points; raises LabkitError only where there is nothing to grade.
     """
-    files, folders = collect(submissions, bool(adapter_rows))
+    files, folders, claims = collect(submissions, bool(adapter_rows))
     if files and not sandbox.available():
         print(sandbox.MISSING, file=sys.stderr, flush=True)
     hidden = frozenset(path.resolve().parent for path in files.values())
@@ -64,28 +65,41 @@ def grade(submissions, seed, report=None, limits=LIMITS, lesson=None, *, json_pa
         from labkit.exercises import adapters  # it loads torch
 
         results += adapters.grade(folders, seed, adapter_rows, parts)
+    retested = []
+    if claims:
+        from labkit.exercises.retest import page
+
+        retested = page.grade(claims, report)
+        results += [result for one in retested for result in one.results]
     if report is not None:
         write_report(results, report, json_path, feedback, sandbox.available())
+    if retested and report is not None:
+        page.write(retested, feedback or Path(report).parent / "feedback")
     return results
 
 
 def collect(submissions, adapters=False):
-    """Name what there is to grade: ({name: notebook}, {name: folder of an adapter}), without hidden files."""
+    """Name what there is to grade, without hidden files: {name: path} of notebooks, adapters and claims."""
     if isinstance(submissions, str | Path):
         submissions = [submissions]
-    files, folders = {}, {}
+    files, folders, claims = {}, {}, {}
     for given in map(Path, submissions):
         if not given.exists():
             raise LabkitError(f"{given}: no such file or folder: name the folder that holds the notebooks")
         for path in sorted(given.rglob("*.ipynb")) if given.is_dir() else [given]:
-            _add(files, path, given, path.stem)
+            if path.name != CLAIM_NOTEBOOK or not path.with_name(CLAIM).exists():
+                _add(files, path, given, path.stem)
+        if given.is_dir():
+            for path in sorted({p.parent for p in given.rglob(CLAIM)}):
+                _add(claims, path, given, path.resolve().name)
         if adapters and given.is_dir():
             for path in sorted({p.parent for p in given.rglob("adapter_model.*")}):
                 _add(folders, path, given, path.resolve().name)
-    if not files and not folders:
-        what = "notebooks (*.ipynb)" + (" or adapters (adapter_model.*)" if adapters else "")
+    if not files and not folders and not claims:
+        what = f"notebooks (*.ipynb), re-tested claims ({CLAIM})"
+        what += " or adapters (adapter_model.*)" if adapters else ""
         raise LabkitError(f"no {what} in {', '.join(map(str, submissions))}: nothing to grade")
-    return files, folders
+    return files, folders, claims
 
 
 def _add(found, path, given, alone):

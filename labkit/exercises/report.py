@@ -64,7 +64,7 @@ def write_report(results, csv_path, json_path=None, feedback=None, sandboxed=Tru
         writer = csv.writer(file)
         writer.writerow(["submission", "exercise", "points", "max_points", "message"])
         for r in results:
-            writer.writerow([_cell(r.submission), r.exercise, r.points, r.max_points, _cell(r.message)])
+            writer.writerow([csv_cell(r.submission), r.exercise, r.points, r.max_points, csv_cell(r.message)])
     pages = totals(results)
     data = {"sandboxed": sandboxed, "submissions": pages}
     json_path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
@@ -105,7 +105,7 @@ def _row(result):
     return {k: v for k, v in asdict(result).items() if k != "submission"}
 
 
-def _cell(text):
+def csv_cell(text):
     """Text that no spreadsheet takes for a formula."""
     text = text.encode("utf-8", "backslashreplace").decode()
     return "'" + text if text[:1] in "=+-@\t\r" else text
@@ -113,16 +113,16 @@ def _cell(text):
 
 def _feedback(page):
     lines = [
-        f"# {_plain(page['submission'])}", "",
+        f"# {plain(page['submission'])}", "",
         f"**{page['points']} of {page['max_points']} points**", "",
         "| Exercise | Points | Result |", "|---|---|---|",
     ]  # fmt: skip
     for row in page["exercises"]:
         points = f"{row['points']} of {row['max_points']}"
-        lines.append(f"| {row['exercise']} | {points} | {_plain(row['message'])} |")
+        lines.append(f"| {row['exercise']} | {points} | {plain(row['message'])} |")
     return "\n".join(lines) + "\n"
 
 
-def _plain(text):
+def plain(text):
     """Text that Markdown shows as it is."""
     return re.sub(r"([\\`*_\[\]|<>#!])", r"\\\1", text)

@@ -36,6 +36,7 @@ def fill(name, lesson):
     made = {"budget": lambda: budget(lesson), "syllabus": syllabus, "notebooks": lambda: syllabus(links=""),
             "form-json": prompt_table, "families": family_table, "claims": claims_table,
             "memory": memory_table, "train": train_table, "methods": methods_table,
+            "workshop": workshop_table,
             "lesson-minutes": lambda: teaching.minutes_table(dict(SYLLABUS)),
             "lesson-costs": lambda: teaching.costs_table(dict(SYLLABUS)),
             "schedules": lambda: schedule.schedules(dict(SYLLABUS))}  # fmt: skip
@@ -116,6 +117,15 @@ def family_table():
         lines.append(f"| {name} | {found['best prompt']} | {shares[0]} | {shares[1]} | {found['rate']} |")
     made = f"{whole['machine']['device']}, {whole['made']}"
     return "\n".join([*lines, "", f"Brackets: 95% interval, clustered by phrasing. Recorded on {made}."])
+
+
+def workshop_table():
+    """How many learners trained on one card at once, and how much slower, as a markdown table."""
+    from labkit.bench import workshop_report
+
+    whole = store.read("workshop")
+    made = whole and f"Recorded on {whole['machine']['device']}, {whole['made']}."
+    return "\n".join([*workshop_report.lines(), *(["", made] if whole else [])])
 
 
 def memory_table():

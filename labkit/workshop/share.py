@@ -1,26 +1,36 @@
 """Several learners on one card: each keeps within `LABKIT_GPU_SHARE`, and waits while memory is short.
 
 A share is of the whole card and of the whole process, CUDA's context included, of which torch knows nothing:
-the allocator may take the share less the context. Without the variable nothing here does anything.
+the allocator may take the share less the context. Trainings that fit run at once; one that does not waits for
+others to end, and who trains is promised what the training may still take, so that nobody else takes it.
+Without the variable nothing here does anything.
 """
 
+import functools
 import gc
 import os
 import re
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from labkit.errors import LabkitError
 from labkit.memory.machine import H100
 from labkit.workshop import need
+from labkit.workshop.book import Book
 
 VARIABLE = "LABKIT_GPU_SHARE"
 WAIT = 600  # seconds that training waits for memory, at most
 LOOK = 2  # seconds between looks
+TELL = 0.5  # seconds between two notes of what a training holds: several in one LOOK
+IDLE = 500_000_000  # bytes promised to a process between trainings, for generating
+BESIDE = 900_000_000  # bytes that CUDA itself takes of a process, at the most
+LATER = 300_000_000  # bytes that CUDA itself takes in the first steps: kernels it loads then, a graph
 UNITS = {"GB": 1e9, "GiB": 2**30, "MB": 1e6, "MiB": 2**20}
 
 _applied = None  # the text of the share in force
+waited = 0.0  # seconds that this process has waited for memory in all
 
 
 def share(total):
@@ -85,44 +95,119 @@ def turn(model, on, *, batch, length, accumulate=1, precision="bf16", checkpoint
         return
     apply(on)
     budget = {"batch": batch, "length": length, "precision": precision, "checkpointing": checkpointing}
-    setting = need.setting_of(model, **budget)
+    setting, promise = need.setting_of(model, **budget), None
     try:
         if setting is not None:
-            wait(setting, on, accumulate, timeout)
-        yield
+            promise = wait(setting, on, accumulate, timeout)
+        with _telling(on, *promise) if promise else nullcontext():
+            yield
     finally:
         give_back()
+        if promise:
+            _note(on, IDLE, IDLE)
 
 
 def wait(setting, on, accumulate=1, timeout=WAIT):
-    """Wait until the step that `setting` describes fits what is free, with a line that says so.
+    """Wait until the step that `setting` describes fits what is free and promised to nobody, and say so.
 
-    Raises LabkitError at once if it exceeds the share, and after `timeout` seconds if memory stays short.
+    Returns what the allocator will hold at the peak and what it may still take, in bytes: promised to this
+    process from now on. Raises LabkitError at once if the step exceeds the share, and after `timeout` seconds
+    if memory stays short.
     """
-    beside, cap, _ = _looked(setting, on)
-    if beside + need.peak(setting) > cap:
+    global waited
+    beside, cap = _beside(setting, on), _cap(_total(on)) or _total(on)
+    wanted = beside + need.peak(setting)
+    if wanted > cap:
         raise LabkitError(f"This step is too large for {VARIABLE}={os.environ[VARIABLE]}. "
                           + need.advice(setting, max(0, cap - beside), accumulate))  # fmt: skip
-    began, told = time.monotonic(), False
+    began, told, fitted = time.monotonic(), False, False
     while True:
-        beside, _, room = _looked(setting, on)
-        missing = beside + need.peak(setting) - room
-        waited = time.monotonic() - began
-        if missing <= 0:
+        promised, missing = _look(wanted, on, fitted)
+        so_far = time.monotonic() - began
+        if promised or (missing > 0 and so_far >= timeout):
             break
-        if waited >= timeout:
-            _say("\n")
-            advice = need.advice(setting, max(0, room - beside), accumulate)
-            raise LabkitError(
-                f"for {timeout:.0f} s others left too little of the card free: {missing / 1e9:.1f} GB are "
-                f"missing. Run the cell again later, or make do with less. {advice}"
-            )
-        told = True
-        so_far = f"{missing / 1e9:.1f} GB missing, {waited:.0f} s of at most {timeout:.0f} s"
-        _say(f"\rwaiting for GPU memory: {so_far}")
+        fitted = missing <= 0
+        if not fitted:
+            told = True
+            how_long = f"{so_far:.0f} s of at most {timeout:.0f} s"
+            _say(f"\rwaiting for GPU memory: {missing / 1e9:.1f} GB missing, {how_long}")
         time.sleep(LOOK)
+    waited += so_far
+    if not promised:
+        _say("\n" if told else "")
+        advice = need.advice(setting, max(0, wanted - missing - beside), accumulate)
+        raise LabkitError(
+            f"for {timeout:.0f} s others left too little of the card free: {missing / 1e9:.1f} GB are "
+            f"missing. Run the cell again later, or make do with less. {advice}"
+        )
     if told:
-        _say(f"\nmemory is free after {waited:.0f} s\n")
+        _say(f"\nmemory is free after {so_far:.0f} s\n")
+    return wanted, promised
+
+
+def _look(wanted, on, fitted):
+    """Look at the card and the book: (bytes promised from now on to this process or 0, bytes missing).
+
+    `fitted` says that at the last look nothing was missing. A graph's capture gives memory back for a moment,
+    before its process can tell: where it matters how much of their promises others hold by now, one look is
+    not enough.
+    """
+    book = _book(on)
+    with book.alone():
+        others, free = book.others(), _free(on)
+        most, now = (sum(getattr(one, name) for one in others) + LATER for name in ("most", "now"))
+        missing = wanted - (free - now)
+        entitled = wanted <= free and _shares_fit(others, on)
+        if not entitled and wanted > free - most and not (fitted and missing <= 0):
+            return 0, missing
+        promise = max(0, wanted - _held(on)) + LATER
+        _note(on, promise, promise)
+        return promise, missing
+
+
+def _shares_fit(others, on):
+    """Do the shares of all who train here fit the card beside strangers? Then nobody need wait."""
+    total, held = _total(on), _held(on)
+    known = held + BESIDE + sum(one.held + BESIDE for one in others)
+    strangers = max(0, total - (_free(on) - held) - known)
+    return share(total) + sum(one.share for one in others) <= total - strangers
+
+
+def _note(on, most, now):
+    _book(on).note(most, now, share(_total(on)), _held(on))
+
+
+@contextmanager
+def _telling(on, wanted, promise):
+    """Inside, keep others informed how much of its promise this process has still to take."""
+    ended, book, size = threading.Event(), _book(on), share(_total(on))
+    beyond = 1 + LATER / max(LATER, promise - LATER)
+
+    def tell():
+        while not ended.wait(TELL):  # asks torch's allocator only: a graph may be being captured
+            held = _held(on)
+            now = beyond * max(0, wanted - held)
+            book.note(max(promise, now), now, size, held)
+
+    teller = threading.Thread(target=tell, name="labkit-gpu-share", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
+
+
+def _book(on):
+    """The book of the card `on`; one that does nothing for a card without a UUID."""
+    import torch
+
+    return _book_of(str(getattr(torch.cuda.get_device_properties(on), "uuid", "")))
+
+
+@functools.cache
+def _book_of(card):
+    return Book(card)
 
 
 def give_back():
@@ -144,7 +229,7 @@ def advisor(model, on, *, accumulate=1, **budget):
     """
     if on.type != "cuda":
         return lambda: ""
-    held, _, room = _card(on)
+    held, room = _allocated(on), min(_cap(_total(on)) or _total(on), _free(on))
 
     def advice():
         setting = need.setting_of(model, **budget)
@@ -156,19 +241,35 @@ def advisor(model, on, *, accumulate=1, **budget):
     return advice
 
 
-def _looked(setting, on):
-    """(bytes held beside the model, the cap on all that torch may hold, what of it can be had now)."""
-    held, cap, room = _card(on)
-    return max(0, held - need.weights(setting)), cap, room
+def _beside(setting, on):
+    """Bytes that tensors hold beside the model's weights."""
+    return max(0, _allocated(on) - need.weights(setting))
 
 
-def _card(on):
-    """(bytes that tensors hold, the cap on all that torch may hold, what of it can be had now)."""
+def _allocated(on):
     import torch
 
-    free, total = torch.cuda.mem_get_info(on)
-    cap = _cap(total) or total
-    return torch.cuda.memory_allocated(on), cap, min(cap, free + torch.cuda.memory_reserved(on))
+    return torch.cuda.memory_allocated(on)
+
+
+def _free(on):
+    """Bytes that this process's allocator holds or could take, if nobody else took any."""
+    import torch
+
+    return torch.cuda.mem_get_info(on)[0] + _held(on)
+
+
+def _held(on):
+    """Bytes that this process's allocator holds, in use or not."""
+    import torch
+
+    return torch.cuda.memory_reserved(on)
+
+
+def _total(on):
+    import torch
+
+    return torch.cuda.get_device_properties(on).total_memory
 
 
 def _say(text):
