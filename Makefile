@@ -39,7 +39,7 @@ flag_name = $(patsubst --ServerApp.ip,--ip,$(firstword $(subst =, ,$(1))))
 given := $(foreach flag,$(LAB_FLAGS),$(call flag_name,$(flag)))
 LAB = $(foreach flag,$(LAB_DEFAULTS),$(if $(filter $(call flag_name,$(flag)),$(given)),,$(flag))) $(LAB_FLAGS)
 
-.PHONY: help lab lesson test quick build gpu-test clean lock setup
+.PHONY: help lab lesson test quick build browser-test gpu-test clean lock setup
 
 help:
 	@echo "make lab           set up what is missing and open JupyterLab on lesson 00"
@@ -47,6 +47,7 @@ help:
 	@echo "make test          set up what is missing and run everything that CI runs"
 	@echo "make quick         the fast part of the tests"
 	@echo "make build         make the notebooks from solutions/*.py"
+	@echo "make browser-test  every lesson in JupyterLab, on the CPU profile (LABKIT_SCREENSHOTS=FOLDER: pictures)"
 	@echo "make gpu-test      the tests and notebooks that want a GPU (PYTHON=python3: without .venv)"
 	@echo "make lock          renew constraints.txt from requirements.txt (Python 3.11)"
 	@echo "make clean         remove .venv and caches (the base model stays)"
@@ -117,27 +118,36 @@ lock:
 
 # ---- checks ----------------------------------------------------------------------------------
 
-test quick gpu-test: export HF_HUB_OFFLINE := 1
+test quick browser-test gpu-test: export HF_HUB_OFFLINE := 1
 
 # $(call step,NAME,COMMAND): run, say the seconds; the first step that fails ends make.
 step = @echo "== $(1)"; start=$$SECONDS; $(2) || { echo "== $(1): FAILED" >&2; exit 1; }; \
 	echo "== $(1): $$((SECONDS - start)) s"
 nbval = $(1) -m pytest -q $$($(1) -c "from labkit.nbval_plugin import FLAGS; print(*FLAGS)")
 
-# Two tests at a time with one thread each: half of them wait for a kernel or a browser.
+# Two at a time with one thread each: half of the tests wait for a kernel or a browser, and much of a lesson
+# runs on one core anyway. A notebook stays with one of the two.
 pytest = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist worksteal
+lessons = OMP_NUM_THREADS=1 $(call nbval,$(PY)) -n 2 --dist loadfile
 
 test: setup
 	$(call step,ruff,$(PY) -m ruff check .)
 	$(call step,tests,$(pytest) tests)
 	$(call step,notebooks up to date,$(PY) -m labkit build --check)
-	$(call step,solution notebooks,LABKIT_PROFILE=cpu $(call nbval,$(PY)) solutions/*.ipynb)
-	$(call step,learner notebooks,LABKIT_PROFILE=smoke $(call nbval,$(PY)) notebooks/*.ipynb)
+	$(call step,solution notebooks,LABKIT_PROFILE=cpu $(lessons) solutions/*.ipynb)
+	$(call step,learner notebooks,LABKIT_PROFILE=smoke $(lessons) notebooks/*.ipynb)
 
 quick: setup
 	$(call step,ruff,$(PY) -m ruff check .)
 	$(call step,tests,$(pytest) -m "not slow" tests)
 	$(call step,notebooks up to date,$(PY) -m labkit build --check)
+
+# One lesson after the other: each may use all cores. CI's `make test` takes two of them, on the profile smoke.
+browser-test: export LABKIT_REQUIRE_TOOLS := 1
+browser-test: export LABKIT_BROWSER_LESSONS := all
+browser-test: setup
+	$(call step,lessons in a browser,LABKIT_PROFILE=$${LABKIT_PROFILE:-cpu} $(PY) -m pytest -q -rf \
+		tests/test_lessons_in_browser.py tests/test_jupyterlab.py)
 
 gpu-test: $(GPU_SETUP)
 	@$(GPU_PY) -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "torch sees no CUDA card")'

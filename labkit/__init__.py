@@ -55,11 +55,13 @@ def _in_notebook():
 
 
 if _in_notebook():
+    import logging
     import warnings
 
     from labkit.magic import register
 
-    # peft asks transformers by an old name; nothing a learner could do about it.
-    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+    # peft and trl ask transformers by old names; nothing a learner could do about it.
+    warnings.filterwarnings("ignore", message=".*gradient_checkpointing.*is deprecated")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it asks for an optional package
 
     register()

@@ -1,6 +1,7 @@
 """Figures in one style: same size, colours a colour-blind reader can tell apart, alt text."""
 
 import base64
+import html
 import io
 
 SIZE = (7.0, 3.6)  # inches; at 100 dpi a figure stays under 40 kB
@@ -32,10 +33,16 @@ def png(fig):
 
 
 def show(fig, alt):
-    """Display `fig` as a PNG with alt text, and close it."""
+    """Display `fig` with alt text, and close it.
+
+    Twice in one output: JupyterLab gives no alt text to a PNG and takes the HTML; other viewers and exports
+    that prefer a PNG find its alt text in the metadata.
+    """
     from IPython.display import display
 
-    data = {"image/png": base64.b64encode(png(fig)).decode(), "text/plain": alt}
+    picture = base64.b64encode(png(fig)).decode()
+    page = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{picture}">'
+    data = {"image/png": picture, "text/html": page, "text/plain": alt}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 
@@ -47,7 +54,7 @@ def losses(run, title, smooth=10):
     values = run.losses
     fig, axes = figure(title, "step", "loss per answer token (nats)")
     axes.plot(range(1, len(values) + 1), values, color=COLOURS[0], alpha=0.35, linewidth=1, label="each step")
-    smooth = min(smooth, len(values))
+    smooth = max(1, min(smooth, len(values) // 2))  # a mean of all would be a line of one point
     means = [sum(values[i - smooth : i]) / smooth for i in range(smooth, len(values) + 1)]
     axes.plot(range(smooth, len(values) + 1), means, color=COLOURS[0], linewidth=2, label=f"mean of {smooth}")
     if min(means) > 0 and max(values) >= 10 * min(means):
@@ -55,6 +62,7 @@ def losses(run, title, smooth=10):
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     show(fig, f"Line plot: loss falls from {values[0]:.2f} to {means[-1]:.2f} nats in {len(values)} steps.")
 

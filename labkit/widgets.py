@@ -15,7 +15,7 @@ LENGTHS = (128, 256, 512, 1024, 2048, 4096, 8192)
 def memory_calculator(**start):
     """Show the calculator, beginning at `Setting(**start)`; a plain table where there are no widgets.
 
-    Every control takes the keyboard: Tab moves on, arrow keys and digits choose.
+    Every control takes the keyboard: Tab moves on, Space opens a list, arrow keys and Enter choose in it.
     """
     from labkit.memory import Setting
 

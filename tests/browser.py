@@ -23,6 +23,9 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
+# Where the last cell ends, in pixels from the notebook's top: below it JupyterLab leaves a window of nothing.
+END = """panel => panel.scrollTop - panel.getBoundingClientRect().top
+    + Math.max(...[...panel.querySelectorAll('.jp-Cell')].map(cell => cell.getBoundingClientRect().bottom))"""
 WIDTH, HEIGHT = 1280, 1000
 # Resolves to false where the kernel is not ready in time, as when JupyterLab asks which one to start.
 READY = """() => {
@@ -153,7 +156,7 @@ def shoot(page, folder, name):
         page.wait_for_timeout(300)
         files.append(folder / f"{name}_{len(files) + 1:02}.png")
         page.screenshot(path=files[-1])
-        total = panel.evaluate("panel => panel.scrollHeight")
+        total = panel.evaluate(END)
         position += height - 40  # a little of the last picture again
         if position + 40 >= total or len(files) == 99:
             return files

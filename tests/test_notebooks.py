@@ -206,6 +206,12 @@ def test_nbval_fails_on_a_planted_wrong_output_and_passes_its_twin(tmp_path):
     assert status == 1 and "1 failed, 1 passed" in report
 
 
+def test_what_libraries_say_on_stderr_is_not_compared(tmp_path):
+    warned = "import sys; print('a warning', file=sys.stderr); print(2 + 2)"
+    right, wrong = (cell(warned, "nbval-check-output", text=text) for text in ("4\n", "5\n"))
+    assert "1 failed, 1 passed" in nbval(tmp_path, of(right, wrong))[1]
+
+
 def test_the_plugin_skips_gpu_cells_without_a_card_and_nothing_else(tmp_path):
     pretend = {"CUDA_VISIBLE_DEVICES": ""}  # so that this also holds on a GPU machine
     status, report = nbval(tmp_path, of(cell("1 / 0", "gpu"), SOUND, cell("1 / 0")), **pretend)

@@ -11,7 +11,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 # Addresses, the kernel's own file names, and the folders of this machine.
 VOLATILE = (
     (re.compile(r"\bat 0x[0-9a-fA-F]{6,16}\b"), "at 0x..."),
-    (re.compile(r"\S*[/\\]ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
+    (re.compile(r"(?<!\S)\S*[/\\]ipykernel_\d+[/\\]\d+\.py"), "<cell>"),
     (re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\][^\s'\":]*[/\\]site-packages[/\\]"), "site-packages/"),
     (re.compile(re.escape(str(paths.ROOT)) + r"[/\\]"), ""),
     (re.compile(re.escape(str(Path.home())) + r"(?=[/\\])"), "~"),
@@ -63,6 +63,8 @@ def _clean(outputs):
             for kind in data:
                 if kind.startswith("text/") and isinstance(data[kind], str):
                     data[kind] = _settled(data[kind])
+            if "image/png" in data:
+                data.pop("text/html", None)  # the same picture, for JupyterLab's alt text (`plots.show`)
             output.pop("transient", None)
             kept.append(output)
     for output in kept:

@@ -29,7 +29,6 @@ BESIDE = 900_000_000  # bytes that CUDA itself takes of a process, at the most
 LATER = 300_000_000  # bytes that CUDA itself takes in the first steps: kernels it loads then, a graph
 UNITS = {"GB": 1e9, "GiB": 2**30, "MB": 1e6, "MiB": 2**20}
 
-_applied = None  # the text of the share in force
 waited = 0.0  # seconds that this process has waited for memory in all
 
 
@@ -54,20 +53,20 @@ def share(total):
 
 
 def apply(on=None):
-    """Hold this process to its share of the card `on` (the current one), once; without one do nothing.
+    """Hold this process to its share of the card `on` (the current one); without one do nothing.
+
+    Again before each training: a notebook may have lifted the bound, as lesson 01 does.
 
     Raises LabkitError for a share that leaves nothing beside CUDA's context.
     """
-    global _applied
     import torch
 
     text = os.environ.get(VARIABLE, "").strip()
-    if not text or text == _applied or not torch.cuda.is_available():
+    if not text or not torch.cuda.is_available():
         return
     index = torch.cuda.current_device() if on is None or on.index is None else on.index
     total = torch.cuda.get_device_properties(index).total_memory
     torch.cuda.set_per_process_memory_fraction(_cap(total) / total, index)
-    _applied = text
 
 
 def _cap(total):
