@@ -21,11 +21,14 @@
 
 # %%
 import copy
+import logging
 import math
 from pathlib import Path
 from statistics import mean
 
 import torch
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it asks for an optional package
 from IPython.display import Markdown
 from peft import LoraConfig, PeftModel, get_peft_model
 

@@ -81,7 +81,7 @@ def test_looking_for_methods_imports_retrieval_without_torch_and_every_name_is_t
         methods.known()
         assert "torch" not in sys.modules
         for name in retrieval.__all__ * 2:  # a module must not take the place of a function
-            assert callable(getattr(retrieval, name)) or name == "WITHHELD"
+            assert callable(getattr(retrieval, name)) or name in ("WITHHELD", "READERS")
     """
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
 
@@ -446,7 +446,7 @@ def test_training_rows_answer_exactly_what_a_passage_states(rows, before):
         assert shown(row).endswith(f"Question: {plain['question']}")
         assert row["prompt"][:-1] == plain["prompt"][:-1]
     shares = {kind: [row["stated"] for row in made if row["kind"] == kind] for kind in ("trained", "absent")}
-    assert 0.4 < sum(shares["trained"]) / len(shares["trained"]) < 0.95 and not any(shares["absent"])
+    assert 0.7 < sum(shares["trained"]) / len(shares["trained"]) < 0.9 and not any(shares["absent"])
     assert some[0]["prompt"] == handbook.render(some[0]["question"])  # what was given stays as it is
 
 
@@ -458,12 +458,31 @@ def test_a_share_of_training_rows_loses_its_answer_by_seed_and_keeps_as_many_pas
         return [row["stated"] for row in retrieval.training_rows(some, index, pieces, **options)]
 
     everything, nothing = stated(without=0), stated(without=1)
-    assert not any(nothing) and sum(everything) > 75
+    assert not any(nothing) and everything == [row["kind"] != "absent" for row in some]
     kept = sum(stated(without=0.3)) / sum(everything)
     assert 0.55 < kept < 0.85
     assert stated(seed=1) == stated(seed=1) != stated(seed=2)
     for row in retrieval.training_rows(some[:40], index, pieces, without=1):
         assert sum(shown(row).count(f"{one['title']}\n{one['text']}\n\n") for one in pieces) == 3
+
+
+def test_what_the_index_missed_stands_in_the_last_place_and_what_it_found_stays_where_it_was(rows, before):
+    pieces, index = before
+    some = [row for row in rows["train"] if row["kind"] != "absent"][:200]
+    found = retrieval.passages(index, pieces, [row["question"] for row in some], 3)
+    missed = 0
+    for row, made, own in zip(some, retrieval.training_rows(some, index, pieces, without=0), found,
+                              strict=True):  # fmt: skip
+        right = [pieces[number] for number in retrieval.holding(pieces, row)]
+        texts = shown(made).removesuffix(f"\n\nQuestion: {row['question']}")
+        if any(piece in right for piece in own):
+            assert texts == "\n\n".join(map(retrieval.text_of, own))
+            continue
+        missed += 1
+        assert any(texts == "\n\n".join(map(retrieval.text_of, [*own[:2], piece])) for piece in right)
+    assert 10 < missed < 100
+    with pytest.raises(LabkitError, match="rows with 0 passages"):
+        retrieval.training_rows(some, index, pieces, 0)
 
 
 def test_training_rows_refuse_withheld_facts_and_the_documents_of_another_day(rows, before):
@@ -487,6 +506,54 @@ def test_training_rows_can_be_encoded_for_fit(rows, before, tokenizer):
         learned = [token for token, weight in zip(one.ids, one.weights, strict=True) if weight]
         text = tokenizer.decode(learned).removesuffix("\n").removesuffix("<|im_end|>")
         assert text == row["answer"]  # no passage is predicted
+
+
+# ---- prompts of a model that reads, and own data
+
+
+def test_readers_are_as_many_as_prompts_and_their_examples_have_a_passage_that_answers(rows, before):
+    pieces, index = before
+    assert len(retrieval.READERS) == len(handbook.PROMPTS)
+    for name, make in retrieval.READERS.items():
+        *turns, last = make(rows["train"], index, pieces)("When?")
+        assert turns[0]["role"] == "system" and last == {"role": "user", "content": "When?"}
+        told = "Before the question stand passages" in turns[0]["content"]
+        assert told == name.startswith("rules of reading")
+        asked = list(zip(turns[1::2], turns[2::2], strict=True))
+        assert len(asked) == {"5": 5, "3": 3}.get(name.split(" and ")[-1][0], 0)
+        for question, answer in asked if told else ():
+            passage = question["content"].split("\n\nQuestion: ")[0]
+            refused = answer["content"] == handbook.REFUSAL
+            assert (answer["content"] in passage) != refused
+    assert sum(answer["content"] == handbook.REFUSAL for _, answer in asked) == 1
+
+
+def test_examples_of_a_reader_are_only_of_what_its_pieces_state(rows):
+    some = [page for page in handbook.documents() if page["topic"] != "shop"]
+    pieces = retrieval.split(some)
+    index = retrieval.BM25([retrieval.text_of(piece) for piece in pieces])
+    name = "rules of reading and 3 examples with a passage"
+    turns = retrieval.READERS[name](rows["train"], index, pieces)("When?")
+    assert len(turns) == 8  # pieces without the shops would have no passage for a question about one
+
+
+def test_own_data_comes_by_one_name_whatever_there_is(tmp_path):
+    documents, rows = retrieval.own("handbook")
+    assert len(documents) == 102 and len(rows["test"]) == 2506
+    both, texts, empty = (tmp_path / name for name in ("both", "texts", "empty"))
+    for folder in (both, texts, empty):
+        folder.mkdir()
+    table = "question,answer\n" + "".join(f"Question {n}?,{n}\n" for n in range(40))
+    (both / "rows.csv").write_text(table)
+    for folder in (both, texts):
+        (folder / "one.md").write_text("# One\n\nIt opens at 8:10.")
+    documents, rows = retrieval.own(both)
+    assert [one["title"] for one in documents] == ["One"] and set(rows) == {"train", "validation", "test"}
+    assert retrieval.own(texts)[1] == {} and len(retrieval.own(texts)[0]) == 1
+    documents, rows = retrieval.own(both / "rows.csv")
+    assert documents == [] and rows["test"][0]["answer"].isdigit()
+    with pytest.raises(LabkitError, match="empty holds no data: put documents"):
+        retrieval.own(empty)
 
 
 # ---- cost

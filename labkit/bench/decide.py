@@ -1,36 +1,42 @@
 """Prompt, retrieve or finetune: form (tickets), skill (sql) and facts (handbook), the same base and judges.
 
-Every arm is chosen on validation rows: prompts and retrieval among fixed numbers of settings, finetuning
-among three rates. Finetuning is of every weight, by the budget of `bench families`, whose best rates it
-takes; only for rows with passages is the rate looked for here. LABKIT_LARGER names a larger model to be
-prompted beside, LABKIT_EMBEDDER an encoder to retrieve with; neither is needed.
+Every arm is chosen on rows that are not test rows: prompts and retrieval among fixed numbers of settings on
+validation rows, finetuning among learning rates that go on where the best is at an end. Finetuning is of
+every weight. LABKIT_LARGER names a larger model to be prompted beside, LABKIT_EMBEDDER an encoder to retrieve
+with; without the first, nothing is said of larger models.
 """
 
 import os
 import time
 
-from labkit import env
+from labkit import env, methods
 from labkit.bench import decide_jobs, decide_report, decide_trained, decide_values, families, jobs
 from labkit.bench import methods as bench_methods
-from labkit.bench.decide_jobs import FAMILIES, Reading, indexes, prompts_of
+from labkit.bench.decide_jobs import FAMILIES, indexes, prompts_of
 from labkit.errors import LabkitError
 from labkit.records import ledger, store
 
 NAME = "decide"
 TRAINED = ("final", "shuffled", "sweep", "both", "alone")  # jobs of decide_trained
 OUTSIDE = ("LABKIT_LARGER", "LABKIT_EMBEDDER")
-# pieces: words of a piece, and how many of them a prompt shows, 480 words in all at most.
-# timed: requests at a time, and how often.
-GPU = {"seeds": (0, 1, 2), **families.BUDGET, "reading": 1024, "rows": None, "tried": 300, "prompted": 2000,
+# reading: tokens of a line with passages; 1,000 steps let the reader see each row about three times.
+# pieces: words of a piece, and how many of them a prompt shows, 480 words in all at most; the finetuned
+# reader is shown `read` words at most. timed: requests at a time, and how often. further: rates beyond an
+# end of the first four.
+GPU = {"seeds": (0, 1, 2), **families.BUDGET, "further": 3, "reading": 1024, "reading steps": 1000,
+       "read": 240, "rows": None, "tried": 300, "prompted": 2000,
        "pieces": {40: (1, 3, 6), 80: (1, 3, 5), 240: (1, 2)}, "documents": None,
-       "timed": {1: 8, 32: 4}}  # fmt: skip
-SMOKE = {"seeds": (0,), "steps": 1, "batch": 2, "length": 512, "reading": 1024, "rows": 2, "tried": 2,
-         "prompted": 2, "pieces": {240: (1,)}, "documents": 3, "timed": {1: 1, 2: 1}}  # fmt: skip
-CODE = ("bench/decide", "bench/decide_jobs", "bench/decide_trained", "bench/decide_values",
+       "timed": {1: 4, 32: 3}}  # fmt: skip
+SMOKE = {"seeds": (0,), "steps": 1, "batch": 2, "length": 512, "further": 0, "reading": 1024,
+         "reading steps": 1, "read": 240, "rows": 2, "tried": 2, "prompted": 2, "pieces": {240: (1,)},
+         "documents": 3, "timed": {1: 1, 2: 1}}  # fmt: skip
+CODE = ("bench/decide", "bench/decide_facts", "bench/decide_jobs", "bench/decide_trained",
+        "bench/decide_values",
         "bench/families", "bench/full_jobs", "bench/methods", "constrain", "methods/full",
         "methods/retrieval/bm25", "methods/retrieval/cost", "methods/retrieval/dense",
-        "methods/retrieval/metrics", "methods/retrieval/pieces", "methods/retrieval/reading",
-        "tasks/handbook/__init__", "tasks/handbook/answers", "tasks/sql/judge", "tasks/sql/prompts",
+        "methods/retrieval/metrics", "methods/retrieval/pieces", "methods/retrieval/readers",
+        "methods/retrieval/reading", "tasks/handbook/__init__", "tasks/handbook/answers", "tasks/sql/judge",
+        "tasks/sql/prompts",
         "tasks/tickets/answers", "tasks/tickets/prompts")  # fmt: skip
 
 
@@ -68,73 +74,75 @@ def settings():
     return vars(env.budget(cpu=SMOKE, gpu=GPU, smoke=SMOKE))
 
 
-def rates():
-    """{family: {rate: share of validation rows right}} of full finetuning, as `bench families` found it.
-
-    Raises LabkitError without its record.
-    """
-    whole = store.read("families")
-    if whole is None:
-        raise LabkitError("the rates come from the record families: python -m labkit bench families")
-    return {family: {float(rate): right for rate, right
-                     in whole["values"][family]["full on validation, by rate"].items()}
-            for family in FAMILIES}  # fmt: skip
-
-
 # ---- what is run, stage by stage ------------------------------------------------------------------------
 
 
 def stages(asked, run):
-    """({job: result}, what validation rows chose): each stage waits for the choices of the one before."""
-    known = rates()
-    found = run(names(asked, known))
-    chosen = decide_values.chosen(found, known)
-    tried = {rate: f"sweep_{Reading(*chosen['reader'], f'{rate:g}')}" for rate in map(float, families.RATES)}
-    found |= run([*tried.values(), *prompted(chosen, asked)])
-    chosen |= decide_values.best_reader({rate: found[name] for rate, name in tried.items()}, chosen)
-    found |= run(read(chosen, asked))
+    """({job: result}, what validation rows chose): each stage waits for the choices of the one before.
+
+    Estimates for one H200, seconds of a job alone: look (6) 60, try (24) 20, base 20, sweep (3 x 4) 45; then
+    test (9) 50 and the reader's sweep (4) 60, some further rates 45; then final (9) 55, shuffled (3) 45, both
+    (3) 100. 8 side by side do about 3.5 times as much as one: 6.5, 4 and 4.5 minutes. Last, alone: 4 to 5.
+    In all about 20 minutes.
+    """
+    start = {family: methods.find("full").rates for family in FAMILIES}
+    found = run([*names(asked), *(_sweep(arm, rate, asked) for arm in start for rate in start[arm])])
+    chosen = decide_values.chosen(found, asked)
+    start["both"], of = methods.find("full").rates, {"both": "-".join(map(str, chosen["reader"]))}
+    found |= run([*(_sweep("both", rate, asked, of) for rate in start["both"]), *prompted(chosen, asked)])
+    tried, failed = bench_methods.sweep(
+        start, {arm: of.get(arm, PLAIN) for arm in start}, asked["seeds"][0],
+        lambda some: _kept(found, run(some)), asked["further"],
+    )  # fmt: skip
+    if failed:
+        raise LabkitError("; ".join(f"finetuning {arm} failed {why}" for arm, why in failed.items()))
+    chosen |= decide_values.tuned(tried, chosen)
+    found |= run(trained(chosen, asked))
     return found | run(alone(chosen), 1), chosen  # timed, so with the card to itself
 
 
-def names(asked, known):
-    """Jobs that wait for none, the longest first; `known` is `rates()`.
+PLAIN = "plain"  # of a sweep that reads no passages
 
-    Estimates for one H200 and a job alone, seconds: final and shuffled (12) 45 to 60, 15 to train, the rest
-    to score and for what is forgotten; look (6) 60; try (18) 20; base 20. In all about 1,400: with 8 side by
-    side, which do three to four times as much as one, 6 to 8 minutes.
-    """
-    best = {family: f"{bench_methods.best_rate(decide_values.shares(tried)):g}"
-            for family, tried in known.items()}  # fmt: skip
+
+def _kept(found, more):
+    found |= more
+    return more
+
+
+def _sweep(arm, rate, asked, of=None):
+    return bench_methods._name("sweep", arm, rate, asked["seeds"][0], {arm: (of or {}).get(arm, PLAIN)})
+
+
+def names(asked):
+    """Jobs that wait for none, the longest first; without the sweeps."""
     larger = ("tickets", "sql") if os.environ.get("LABKIT_LARGER") else ()
+    tried = ("tickets", "constrained", "sql", "handbook", "oracle")
     return [
         *(f"larger_{family}" for family in larger),
         *(f"look_{index}_{size}" for index in indexes() for size in asked["pieces"]),
-        *(f"final_{family}_{best[family]}_{seed}" for family in FAMILIES for seed in asked["seeds"]),
-        *(f"shuffled_{best['handbook']}_{seed}" for seed in asked["seeds"]),
-        *(f"try_{family}_{number}" for family in FAMILIES for number in range(len(prompts_of(family)))),
-        *(f"try_oracle_{number}" for number in range(len(prompts_of("handbook")))),
+        *(f"try_{what}_{number}" for what in tried for number in range(len(prompts_of(what)))),
         "base",
-    ]  # fmt: skip
+    ]
 
 
 def prompted(chosen, asked):
-    """Jobs that score the base on test rows with each arm's best prompt or retrieval.
-
-    Estimates as above: sql 70, tickets 50, constrained 70, handbook 25, with passages 35; and three of the
-    sweep at 45. In all about 600: 3 minutes.
-    """
-    named = decide_values.jobs_of(chosen, asked)
+    """Jobs that score the base on test rows with each arm's best prompt or retrieval."""
+    named = decide_values.untrained(chosen)
     every = [name for arms in named.values() for each in arms.values() for name in each]
-    return sorted({name for name in every if name.startswith(("test_", "constrained_", "read_"))})
+    best = [f"test_{family}_{chosen['prompts'][family]['prompted']}" for family in FAMILIES]
+    return sorted({*every, *best})
 
 
-def read(chosen, asked):
-    """Jobs of finetuning plus retrieval, one a seed, 80 seconds each alone: 2 minutes."""
-    return decide_values.jobs_of(chosen, asked)["handbook"]["both"]
+def trained(chosen, asked):
+    """Jobs that train at the best rates, the longest first."""
+    named = decide_values.jobs_of(chosen, asked)
+    rate = f"{chosen['rates']['handbook']:g}"
+    return [*named["handbook"]["both"], *(name for family in FAMILIES for name in named[family]["finetuned"]),
+            *(f"shuffled_{rate}_{seed}" for seed in asked["seeds"])]  # fmt: skip
 
 
 def alone(chosen):
-    """Jobs that time every arm of a family, one after the other: tickets 90 s, sql 120, handbook 120."""
+    """Jobs that time every arm of a family, one after the other: tickets 70 s, sql 80, handbook 120."""
     return [f"alone_{family}_{'_'.join(f'{arm}={what}' for arm, what in arms.items())}"
             for family, arms in decide_values.timed(chosen).items()]  # fmt: skip
 

@@ -4,14 +4,17 @@ Arguments are parts of a job's name, so text; `asked` is `decide.settings()`.
 """
 
 import os
+from functools import cache
 from typing import NamedTuple
 
 from labkit import tasks
 from labkit.bench import methods as bench_methods
 from labkit.methods import retrieval
 from labkit.records import stats
+from labkit.tasks.handbook import answers
 
 FAMILIES = ("tickets", "sql", "handbook")
+SHORT = 40  # words of the pieces in the examples of a reader's prompt
 # Rows of a batch that answers, by length of the prompt; only speed and memory depend on it.
 ANSWERED = {"cuda": {"short": 500, "long": 125}, "cpu": {"short": 64, "long": 8}}
 
@@ -39,9 +42,11 @@ def indexes():
     return ("bm25", "dense", *(["encoder"] if os.environ.get("LABKIT_EMBEDDER") else []))
 
 
-def prompts_of(family):
-    """Names of the prompts that a family's budget has."""
-    return list(tasks.family(family).PROMPTS)
+def prompts_of(what):
+    """Names of the prompts that a family's budget has; of `oracle` those for a model that reads."""
+    if what == "oracle":
+        return list(retrieval.READERS)
+    return list(tasks.family("tickets" if what == "constrained" else what).PROMPTS)
 
 
 def ask_of(family, number):
@@ -49,6 +54,22 @@ def ask_of(family, number):
     from labkit import load
 
     return list(tasks.family(family).PROMPTS.values())[int(number)](load(family)["train"])
+
+
+def reader_of(number):
+    """The prompt of that number for a model that reads: a function of a question.
+
+    Its examples have short passages of all documents, whatever the index and the pieces that are tried.
+    """
+    from labkit import load
+
+    return list(retrieval.READERS.values())[int(number)](load("handbook")["train"], *_shown_to_all())
+
+
+@cache
+def _shown_to_all():
+    pieces = retrieval.split(tasks.family("handbook").documents(), SHORT, SHORT // 4)
+    return retrieval.BM25([retrieval.text_of(piece) for piece in pieces]), pieces
 
 
 def rows_of(family, split, asked, most=None):
@@ -61,7 +82,10 @@ def rows_of(family, split, asked, most=None):
 
 
 def told(model, tokenizer, family, rows, prompts=None, **options):
-    """Which rows are right, packed; share right; mean tokens by kind of question; the family's own shares."""
+    """Which rows are right, packed; share right; mean tokens by kind of question; the family's own shares.
+
+    Of the handbook also which rows were refused, and which answers contain the right one, packed.
+    """
     from labkit import score
 
     sizes = ANSWERED[next(model.parameters()).device.type]
@@ -74,9 +98,16 @@ def told(model, tokenizer, family, rows, prompts=None, **options):
         tokens[1] = min(tokens[1], longest(family))  # an answer cut short has no end token
         groups.setdefault(row.get("kind", family), []).append(tokens)
     detail = {"valid": found.valid} if family == "tickets" else found.detail
-    return {"rows": stats.pack_rows(found.exact_rows), "right": found.exact, "detail": detail,
+    marks = _marks(found.answers, rows) if family == "handbook" else {}
+    return {"rows": stats.pack_rows(found.exact_rows), "right": found.exact, "detail": detail, **marks,
             "tokens": {kind: [sum(each) / len(each) for each in zip(*some, strict=True)]
                        for kind, some in groups.items()}}  # fmt: skip
+
+
+def _marks(given, rows):
+    contained = [answers.contains(text, row["answer"]) for text, row in zip(given, rows, strict=True)]
+    return {"refused": stats.pack_rows([answers.refuses(text) for text in given]),
+            "contains": stats.pack_rows(contained)}  # fmt: skip
 
 
 def longest(family):
@@ -95,18 +126,16 @@ def base(asked):
 
 
 def attempt(what, number, asked):
-    """Validation rows with a prompt of a family, or with one of the handbook's and the right document."""
+    """Validation rows with a prompt: of a family, of tickets under the schema (`constrained`), of a reader.
+
+    The reader of `oracle` gets the right document.
+    """
     return _prompted(what, number, "validation", asked["tried"], asked)
 
 
 def test(what, number, asked):
     """The same on test rows."""
     return _prompted(what, number, "test", asked["prompted"], asked)
-
-
-def constrained(number, asked):
-    """Test rows of tickets with a prompt, where only tokens that keep to the schema may be chosen."""
-    return _prompted("tickets", number, "test", asked["prompted"], asked, schema=True)
 
 
 def larger(family, asked):
@@ -123,21 +152,24 @@ def larger(family, asked):
             os.environ["LABKIT_MODEL"] = own
 
 
-def _prompted(what, number, split, most, asked, schema=False):
+def _prompted(what, number, split, most, asked):
     from labkit import load_model, load_tokenizer
 
-    family, tokenizer = "handbook" if what == "oracle" else what, load_tokenizer()
+    family = {"oracle": "handbook", "constrained": "tickets"}.get(what, what)
+    tokenizer = load_tokenizer()
     most = None if (family, split) == ("handbook", "test") else most  # its kinds would get few rows
     rows = rows_of(family, split, asked, most)
-    asking = asker("constrained" if schema else what, family, number, tokenizer, asked)
-    return told(load_model(), tokenizer, family, rows, asking(rows), **options_of(schema, tokenizer))
+    asking, options = asker(what, family, number, tokenizer, asked), options_of(what, tokenizer)
+    return told(load_model(), tokenizer, family, rows, asking(rows), **options)
 
 
-def options_of(schema, tokenizer):
-    """What `generate` is told to keep answers to the schema of tickets."""
+def options_of(what, tokenizer):
+    """What `generate` is told: for `constrained`, to keep answers to the schema of tickets."""
     from labkit.constrain import schema_constraint
 
-    return {"constraint": schema_constraint(tokenizer, tasks.family("tickets").SCHEMA)} if schema else {}
+    if what != "constrained":
+        return {}
+    return {"constraint": schema_constraint(tokenizer, tasks.family("tickets").SCHEMA)}
 
 
 # ---- passages -------------------------------------------------------------------------------------------
@@ -177,11 +209,11 @@ def asker(what, family, number, tokenizer, asked):
         ask, column = ask_of(family, number), "message" if family == "tickets" else "question"
         return lambda rows: [ask(row[column]) for row in rows]
     if what == "oracle":
-        ask = ask_of(family, number)
+        ask = reader_of(number)
         return lambda rows: with_right_document(rows, ask, asked)
     pieces = pieces_of(number.size, asked)
     index = index_of(number.index, pieces, tokenizer)
-    ask = None if what == "both" else ask_of(family, number.last)
+    ask = None if what == "both" else reader_of(number.last)
     return lambda rows: retrieval.prompts(rows, index, pieces, number.k, ask)
 
 
@@ -197,7 +229,10 @@ def with_right_document(rows, ask, asked):
 
 
 def look(index, size, asked):
-    """Validation rows with pieces of one size, by how many are shown and by prompt; recall beside."""
+    """Validation rows with pieces of one size, by how many are shown and by a reader's prompt.
+
+    Recall and mean reciprocal rank beside; the rank among the pieces that are shown at most.
+    """
     from labkit import load_model, load_tokenizer
 
     tokenizer, model, rows = load_tokenizer(), load_model(), rows_of("handbook", "validation", asked,
@@ -205,13 +240,14 @@ def look(index, size, asked):
     pieces, counts = pieces_of(int(size), asked), asked["pieces"][int(size)]
     found = index_of(index, pieces, tokenizer).search_all([row["question"] for row in rows], max(counts))
     places, right = retrieval.places(found, pieces, rows), {}
-    for number in range(len(prompts_of("handbook"))):
-        ask = ask_of("handbook", number)
+    for number in range(len(retrieval.READERS)):
+        ask = reader_of(number)
         for k in counts:
             prompts = [retrieval.with_passages(ask(row["question"]), [pieces[one] for one, _ in some[:k]])
                        for row, some in zip(rows, found, strict=True)]  # fmt: skip
             right[f"{k}-{number}"] = told(model, tokenizer, "handbook", rows, prompts)["right"]
-    return {"share": right, "recall": {str(k): retrieval.recall_at(k, places) for k in counts}}
+    return {"share": right, "recall": {str(k): retrieval.recall_at(k, places) for k in counts},
+            "mrr": retrieval.mean_reciprocal_rank(places)}  # fmt: skip
 
 
 def read(reading, asked):

@@ -26,21 +26,61 @@ from labkit.bench.decide_jobs import (
 )
 from labkit.errors import LabkitError
 from labkit.methods import retrieval
+from labkit.tasks.handbook.world import REFUSAL
+from labkit.train.rows import encode_all
 
 WARM = 1  # calls before those that are timed
 
 # ---- finetuning -----------------------------------------------------------------------------------------
 
 
+class Diverged(LabkitError):
+    """The loss of a training was no number any more."""
+
+
 def trained(rows, tokenizer, rate, seed, asked, **options):
-    """(model, Run) of full finetuning; LabkitError where the loss is no number any more."""
+    """(model, what the training took) of full finetuning; Diverged where the loss is no number any more.
+
+    What it took: seconds, rows, how often each was seen, and the share of them whose answer is the refusal.
+    """
     from labkit import methods
 
     model = methods.find("full").prepare(int(seed))
     run = full_jobs.fitted(model, rows, tokenizer, rate, seed, asked, **options)
     if not run:
-        raise LabkitError(f"full finetuning diverged at {rate}, seed {seed}: measure the rates again")
-    return model, run
+        raise Diverged(f"full finetuning diverged at {rate}, seed {seed}: measure the rates again")
+    length = options.get("length", asked["length"])
+    tokens = sum(map(len, encode_all(rows, tokenizer, length)))
+    refused = [row["completion"][0]["content"] == REFUSAL for row in rows]
+    return model, {"seconds": run.seconds, "rows": len(rows), "epochs": run.tokens / tokens,
+                   "refusals": sum(refused) / len(refused)}  # fmt: skip
+
+
+def sweep(what, rate, seed, of, asked):
+    """Share of rows right after training at one rate, as `bench_methods.sweep` wants it.
+
+    `what` is a family, or `both` with `of` for its Reading. Tickets and sql are judged by rows of phrasings
+    kept from the training, since their validation rows repeat its phrasings; those of the handbook do not.
+    """
+    from labkit import load, load_tokenizer
+
+    tokenizer, unseen = load_tokenizer(), rows_of("handbook", "validation", asked, asked["tried"])
+    own, prompts = load("handbook" if what == "both" else what)["train"], None
+    if what in ("tickets", "sql"):
+        own, unseen = bench_methods.apart(own)
+        unseen = unseen.select(range(min(len(unseen), asked["rows"] or len(unseen)))).to_list()
+    try:
+        if what == "both":
+            reading = Reading.of(f"{of}-{rate}")
+            model, _, tokenizer = reader(reading, seed, asked)
+            prompts = asker("both", "handbook", reading, tokenizer, asked)(unseen)
+        else:
+            model, _ = trained(own, tokenizer, rate, seed, asked)
+    except Diverged:
+        return {"right": 0.0, "loss": None, "diverged": True}
+    family = "handbook" if what == "both" else what
+    right = told(model, tokenizer, family, unseen, prompts)["right"]
+    return {"right": right, "loss": None, "diverged": False}
 
 
 def final(family, rate, seed, asked):
@@ -48,9 +88,9 @@ def final(family, rate, seed, asked):
     from labkit import load, load_tokenizer
 
     tokenizer = load_tokenizer()
-    model, run = trained(load(family)["train"], tokenizer, rate, seed, asked)
+    model, took = trained(load(family)["train"], tokenizer, rate, seed, asked)
     return {**told(model, tokenizer, family, rows_of(family, "test", asked)),
-            **bench_methods._general(model, tokenizer, asked), "training seconds": run.seconds}  # fmt: skip
+            **bench_methods._general(model, tokenizer, asked), "training": took}  # fmt: skip
 
 
 def shuffled(rate, seed, asked):
@@ -98,9 +138,11 @@ def exchanged(rows):
 
 
 def reader(reading, seed, asked):
-    """(model, Run, tokenizer): finetuned on training rows with passages of the documents of before.
+    """(model, what the training took, tokenizer): finetuned on training rows with passages of before.
 
-    A step has as many tokens as without passages, in fewer and longer lines.
+    Every fact that training asks about gets its passage, so that as many rows are refused as without
+    passages. A step has as many tokens as without, in fewer and longer lines; rows with passages are longer,
+    so that there are more steps.
     """
     from labkit import load, load_tokenizer
 
@@ -108,35 +150,22 @@ def reader(reading, seed, asked):
     there = {"", *(piece["document"] for piece in pieces)}  # all, but in a trial
     rows = [row for row in load("handbook")["train"].to_list() if row["document"] in there]
     index = index_of(reading.index, pieces, tokenizer)
-    rows = retrieval.training_rows(rows, index, pieces, reading.k, seed=int(seed))
+    rows = retrieval.training_rows(rows, index, pieces, reading.k, without=0, seed=int(seed))
     batch = max(1, asked["batch"] * asked["length"] // asked["reading"])
-    options = {"batch": batch, "length": asked["reading"]}
+    options = {"batch": batch, "length": asked["reading"], "steps": asked["reading steps"]}
     return *trained(rows, tokenizer, reading.last, seed, asked, **options), tokenizer
-
-
-def sweep(reading, asked):
-    """Share of validation rows right at one rate, first seed; as `bench_methods.best_rate` wants."""
-    reading, rows = Reading.of(reading), rows_of("handbook", "validation", asked, asked["tried"])
-    try:
-        model, _, tokenizer = reader(reading, asked["seeds"][0], asked)
-    except LabkitError as error:
-        if "diverged" not in str(error):
-            raise
-        return {"right": 0.0, "loss": None}
-    prompts = asker("both", "handbook", reading, tokenizer, asked)(rows)
-    return {"right": told(model, tokenizer, "handbook", rows, prompts)["right"], "loss": None}
 
 
 def both(reading, seed, asked):
     """Test rows with what the index finds, and with the right document; recall, and what was forgotten."""
     reading, rows = Reading.of(reading), rows_of("handbook", "test", asked)
-    model, run, tokenizer = reader(reading, seed, asked)
+    model, took, tokenizer = reader(reading, seed, asked)
     prompts = asker("both", "handbook", reading, tokenizer, asked)(rows)
     perfect = with_right_document(rows, None, asked)
     return {**told(model, tokenizer, "handbook", rows, prompts),
             "oracle": told(model, tokenizer, "handbook", rows, perfect),
             "recall": recall(reading, rows, tokenizer, asked),
-            **bench_methods._general(model, tokenizer, asked), "training seconds": run.seconds}  # fmt: skip
+            **bench_methods._general(model, tokenizer, asked), "training": took}  # fmt: skip
 
 
 # ---- cost, with the card to itself ----------------------------------------------------------------------
@@ -154,7 +183,11 @@ def alone(family, *rest):
     for arm, _, what in (one.partition("=") for one in arms):
         call, seconds[arm] = answering(family, arm, what, asked)
         times[arm] = {str(size): timed(call, rows, size, count) for size, count in asked["timed"].items()}
-    indexing = {index: indexed(index, asked) for index in indexes()} if family == "handbook" else {}
+    indexing = {}
+    if family == "handbook":
+        sizes = {arm: Reading.of(what) for arm, _, what in (one.partition("=") for one in arms)
+                 if arm in ("both", *indexes())}  # fmt: skip
+        indexing = {arm: indexed(one.index, one.size, asked) for arm, one in sizes.items()}
     return {"ms": times, "training seconds": seconds, "indexing": indexing}
 
 
@@ -162,21 +195,21 @@ def answering(family, arm, what, asked):
     """(a function of rows that answers them, seconds of training; None for an arm that is not trained)."""
     from labkit import generate, load, load_model, load_tokenizer
 
-    tokenizer, seconds, first = load_tokenizer(), None, asked["seeds"][0]
+    tokenizer, first = load_tokenizer(), asked["seeds"][0]
     if arm == "finetuned":
-        model, run = trained(load(family)["train"], tokenizer, what, first, asked)
+        model, took = trained(load(family)["train"], tokenizer, what, first, asked)
     elif arm == "both":
         what = Reading.of(what)
-        model, run, _ = reader(what, first, asked)
+        model, took, _ = reader(what, first, asked)
     else:
-        model, run = load_model(), None
+        model, took = load_model(), {}
         what = Reading.of(what) if arm in indexes() else what
-    seconds = run and run.seconds
     asking = (lambda rows: [row["prompt"] for row in rows]) if arm == "finetuned" else asker(
         arm, family, what, tokenizer, asked)  # fmt: skip
     options = {"max_new_tokens": longest(family), "progress": False,
-               **options_of(arm == "constrained", tokenizer)}  # fmt: skip
-    return lambda rows: generate(model, tokenizer, asking(rows), batch_size=len(rows), **options), seconds
+               **options_of(arm, tokenizer)}  # fmt: skip
+    return (lambda rows: generate(model, tokenizer, asking(rows), batch_size=len(rows), **options),
+            took.get("seconds"))  # fmt: skip
 
 
 def timed(call, rows, size, count):
@@ -185,15 +218,14 @@ def timed(call, rows, size, count):
     return [each / size for each in retrieval.milliseconds(lambda: call(next(turns)), count, WARM)]
 
 
-def indexed(kind, asked):
+def indexed(kind, size, asked):
     """Seconds to index all documents, and to bring the index up to date after one of them changed.
 
-    In pieces of about 80 words. BM25 is built anew, since the rarity of words may change; of a dense index
-    only the one document's vectors are.
+    BM25 is built anew, since the rarity of words may change; of a dense index only the one document's
+    vectors are.
     """
     from labkit import load_tokenizer
 
-    size = min(asked["pieces"], key=lambda words: abs(words - 80))
     tokenizer, every = load_tokenizer(), documents(asked)
     embed = None if kind == "bm25" else embedder(kind, tokenizer)
 

@@ -68,6 +68,12 @@ def _b_turned(query, document, documents, k1, b):
     return bm25(query, document, documents, k1, 1 - b)
 
 
+def _norm_outside(query, document, documents, k1, b):
+    """idf * f / (f + k1) * norm: the brackets are lost."""
+    norm = 1 - b + b * len(document) / mean(map(len, documents))
+    return norm * _bm25(length=lambda document, documents: 1.0)(query, document, documents, k1, b)
+
+
 def _norm_alone(query, document, documents, k1, b):
     return bm25(query, document, documents, 1.0, b)
 
@@ -105,6 +111,9 @@ register(Exercise(
         Mistake("k1 + 1", _classic, "a factor k1 + 1 on top: this formula, as Lucene's, has none"),
         Mistake("b turned", _b_turned, "b is turned round: norm is 1 - b + b * length / mean"),
         Mistake("no k1", _norm_alone, "k1 is not used: it stands before norm"),
+        Mistake("norm outside", _norm_outside, "norm stands outside: it is f / (f + k1 * norm)"),
+        Mistake("log10", _bm25(idf=lambda n, having: _idf(n, having) / math.log(10)),
+                "the logarithm is to the base 10: idf takes math.log"),
         Mistake("plain idf", _bm25(idf=lambda n, having: math.log(n / having)),
                 "the idf is ln(n / n_w): the 0.5 above and below are missing"),
     ),
@@ -134,10 +143,10 @@ def draw_rank(seed):
         {5: 1.0, 3: 1.0, 9: 0.2},  # tie of 3 and 5, right is 3: first
         {6: 2.5, 0: 1.5},  # missed
         {2: 1.0, 1: 0.4},  # no answer
-        {9: 5.0, 1: 2.0, 3: 1.0, 4: 0.3},  # right: 9 and 3
+        {9: 5.0, 1: 2.0, 3: 1.0, 4: 0.3},  # right: 9, 3 and 4
         {0: 2.0, 3: 1.0, 11: 1.5},  # right is 11: second, and k is 2
     ]
-    fixed = (fixed_scores, [[7], [3], [5], [], [9, 3], [11]], 2)
+    fixed = (fixed_scores, [[7], [3], [5], [], [9, 3, 4], [11]], 2)
     inputs = [fixed]
     for k in (1, 3):
         scores, right = [], []
@@ -194,6 +203,19 @@ def _rank_of_mean(scores, right, k):
     return recall_and_rank(scores, right, k)[0], 1 / mean(places) if places else 0.0
 
 
+def _over_all(scores, right, k):
+    """Recall over all questions, those without an answer too."""
+    recall, rank = recall_and_rank(scores, right, k)
+    return recall * sum(map(bool, right)) / len(right), rank
+
+
+def _every_place(scores, right, k):
+    """1 / place summed over all right pieces of a question."""
+    sums = [sum(1 / place for place, piece in enumerate(_order(found), 1) if piece in own)
+            for found, own in zip(scores, right, strict=True) if own]  # fmt: skip
+    return recall_and_rank(scores, right, k)[0], mean(sums)
+
+
 def _from_zero(scores, right, k):
     """Places from 0 in both: 1 / (place + 1) would have been right, 1 / (place + 2) is one too far."""
     recall = _rank(off=-1)(scores, right, k)[0]
@@ -225,6 +247,8 @@ register(Exercise(
         Mistake("cut at k", _rank(cut=True), "the reciprocal rank is cut at k: it looks at all pieces"),
         Mistake("share of pieces", _share_of_pieces,
                 "recall of right pieces: here one of them among the k is enough"),
+        Mistake("over all", _over_all, "recall is over all questions: leave those without an answer out"),
+        Mistake("every place", _every_place, "1 / place of every right piece is added: the first one counts"),
         Mistake("1 / mean", _rank_of_mean, "1 over the mean place: take the mean of 1 / place, misses too"),
     ),
 ))
@@ -293,6 +317,20 @@ def _past_the_end(answers, so_far, token):
     return any(answer.startswith(so_far + token) or (so_far + token).startswith(answer) for answer in answers)
 
 
+def _end_only(answers, tokens, end, so_far):
+    """Nothing but the end after an answer, though a longer one begins with it."""
+    if so_far in answers:
+        return [place == end for place in range(len(tokens))]
+    return allowed_tokens(answers, tokens, end, so_far)
+
+
+def _end_either(answers, tokens, end, so_far):
+    """The end is also allowed where its text would fit."""
+    allowed = [_continues(answers, so_far, token) for token in tokens]
+    allowed[end] = allowed[end] or so_far in answers
+    return allowed
+
+
 register(Exercise(
     id="13.3",
     title="A mask over the next token",
@@ -324,6 +362,10 @@ register(Exercise(
                     answer != so_far and answer.startswith(so_far) for answer in answers)),
                 "an answer may end although a longer one begins with it"),
         Mistake("end as text", _allowed(special=False), "the end token is judged by its text: it ends"),
+        Mistake("end only", _end_only,
+                "only the end after an answer: a longer one may go on"),
+        Mistake("end either", _end_either,
+                "the end is allowed where its text fits: only after an answer"),
         Mistake("past the end", _allowed(fits=_past_the_end),
                 "allows tokens that write past the end of an answer"),
         Mistake("turned", lambda *args: [not one for one in allowed_tokens(*args)],
@@ -395,6 +437,12 @@ def _answered_only(mix, kind, own):
     return mix[kind] / sum(share for name, share in mix.items() if name in own)
 
 
+def _complete_only(ways, mix, worth):
+    """Ways that lack a kind of the mix are never chosen."""
+    complete = {name: way for name, way in ways.items() if set(mix) <= set(way["right"])}
+    return choose(complete, mix, worth) if complete else (None, 0.0)
+
+
 def _cost_on_ties(ways, mix, worth):
     """Chosen without the cost, which is taken off afterwards."""
     best, value = _choose(cost=lambda value, cost: value)(ways, mix, worth)
@@ -433,6 +481,10 @@ register(Exercise(
         Mistake("worst", _choose(pick=min), "this is the way that is worth least"),
         Mistake("cost added", _choose(cost=lambda value, cost: value + cost),
                 "the cost is added: take it off"),
+        Mistake("complete only", _complete_only,
+                "a way that lacks a kind is left out: it may still win"),
+        Mistake("cost / 1000", _choose(cost=lambda value, cost: value - cost / 1000),
+                "the cost is divided by 1000: it is that of a thousand already"),
         Mistake("cost a request", _choose(cost=lambda value, cost: value - 1000 * cost),
                 "the cost is that of a thousand requests already"),
     ),

@@ -1,8 +1,9 @@
 """Retrieval: find the passages that answer a question, put them into the prompt, and say what it costs.
 
 Documents are cut into pieces (`pieces`), found by words (`bm25`) or by vectors (`dense`), judged (`metrics`)
-and shown to the model (`reading`). `cost` counts tokens, time and money, `withheld` finds what
-leaked into training rows. Every index has `search(query, k)` and `search_all(queries, k)`.
+and shown to the model (`reading`, prompts of an untrained one in `readers`). `cost` counts tokens, time and
+money, `withheld` finds what leaked into training rows. Every index has `search(query, k)` and
+`search_all(queries, k)`.
 
 Names are imported on first use, because `labkit.methods` imports its modules to look for methods, and torch
 is slow to load. Nothing here is a method by name: an index is built, not trained.
@@ -18,6 +19,7 @@ _HOME = {
     "recall_at": "metrics", "mean_reciprocal_rank": "metrics", "by_kind": "metrics",
     "question_of": "reading", "passages": "reading", "with_passages": "reading", "prompts": "reading",
     "training_rows": "reading",
+    "READERS": "readers", "own": "readers",
     "milliseconds": "cost", "token_counts": "cost", "dollars_per_thousand": "cost",
     "WITHHELD": "withheld", "leaks": "withheld",
 }  # fmt: skip

@@ -49,7 +49,11 @@ def places(found, pieces, rows):
 
 
 def recall_at(k, places):
-    """The share of questions with a right piece among the k best; a place of None does not count at all."""
+    """The share of questions with a right piece among the k best; a place of None does not count at all.
+
+    One of several right pieces is enough: the hit rate, which dense retrieval calls top-k accuracy. Elsewhere
+    recall is the share of all right pieces that are found.
+    """
     asked = [one for one in places if one is not None]
     return sum(one <= k for one in asked) / len(asked) if asked else math.nan
 

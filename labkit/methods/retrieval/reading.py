@@ -49,16 +49,19 @@ def prompts(rows, index, pieces, k=3, ask=None):
 def training_rows(rows, index, pieces, k=3, without=0.2, seed=0):
     """Rows for "finetuning plus retrieval": as given, with passages in the prompt. They go to `fit`.
 
-    The answer is the row's where a passage states it, else REFUSAL: where the index missed it, and in a share
-    `without` of the answerable rows, drawn by `seed`, from whose passages it is taken out (the next best move
-    up), so that the model learns to read, and not to answer whatever stands there. `stated` says which.
+    Every answerable row gets a passage that states its answer: where the index missed it, in the last place.
+    But from a share `without` of them, drawn by `seed`, it is taken out (the next best move up), and the
+    answer is REFUSAL, so that the model learns to read, and not to answer whatever stands there. With 0 as
+    many rows are refused as without passages. `stated` says which have their passage.
 
     Pass training rows, and pieces of the documents that they were written from, for the handbook those of
     `documents("before")`. Passages state facts that are withheld from training: with `fit`'s
     `prompt_loss_weight` of 0 they are read, and never what is predicted.
-    Raises LabkitError for a row of a fact that training must not ask about, and for one whose answer no piece
-    states.
+    Raises LabkitError for k under 1, for a row of a fact that training must not ask about, and for one whose
+    answer no piece states.
     """
+    if k < 1:
+        raise LabkitError(f"rows with {k} passages: give k of 1 or more, or train on the rows as they are")
     rows, rng = list(rows), Random(f"retrieval/{seed}")
     rights = [_right(pieces, row) for row in rows]
     most = max(map(len, rights), default=0)
@@ -66,7 +69,11 @@ def training_rows(rows, index, pieces, k=3, without=0.2, seed=0):
     made = []
     for row, right, ranked in zip(rows, rights, found, strict=True):
         hidden = rng.random() < without
-        shown = [number for number, _ in ranked if not (hidden and number in right)][:k]
+        order = [number for number, _ in ranked]
+        shown = [number for number in order if not (hidden and number in right)][:k]
+        if right and not hidden and right.isdisjoint(shown):
+            best = next((number for number in order if number in right), min(right))
+            shown = [*shown[: k - 1], best]
         stated = not right.isdisjoint(shown)
         answer = row["answer"] if stated else REFUSAL
         made.append({
