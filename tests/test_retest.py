@@ -12,7 +12,7 @@ import pytest
 from labkit import __main__ as command_line
 from labkit.errors import LabkitError
 from labkit.exercises.grade import grade
-from labkit.exercises.retest import files, numbers, rubric
+from labkit.exercises.retest import files, numbers, rubric, tuning, twins
 from labkit.exercises.retest import page as pages
 from labkit.exercises.retest.checks import CHECKS
 from labkit.exercises.retest.learner import Retest, make, seal
@@ -41,7 +41,9 @@ def answer(folder, flags, rows, **changes):
     found = stats.gap(flags["lora-r16"], flags["full"], [course()[row] for row in rows])
     band = Retest(folder).claim["bands"][0]
     verdict, _ = judge.judged(band, found)
-    times, seeds = judge.enough(band, found) or (None, None)
+    times, seeds = None, None
+    if not np.isnan(found.mean):
+        times, seeds = judge.enough(band, found) or (None, None)
     if len(found.each) < 3:
         times, seeds = 1, 3
     if found.phrasings < 10:
@@ -50,7 +52,8 @@ def answer(folder, flags, rows, **changes):
         "bands": [{"mean": found.mean, "low": found.low, "high": found.high, "verdict": verdict}],
         "verdict": verdict, "words": "Not decided on these rows.",
         "accuracy": {name: each.mean(axis=1).tolist() for name, each in flags.items()},
-        "would_decide": {"rows": times and times * len(rows), "seeds": seeds},
+        "would_decide": {"rows": times and times * len(rows) if (times or 0) * len(rows) <= 5000 else None,
+                         "seeds": seeds},
     }  # fmt: skip
     Retest(folder).conclude(**{**given, **changes})
     return found
@@ -68,6 +71,8 @@ def build(folder, seeds=SEEDS, rows=None, flags=None, design=(), **changes):
     planned |= {"held_equal": "rows, steps", "differs": "what is trained", "objection": "few steps"}
     retest.design(**{**planned, **dict(design)})
     retest.seal()
+    for name, rate in retest.untried():
+        retest.tried(name, rate, 0.5 if rate == 0.003 else 0.7)
     for at, seed in enumerate(seeds):
         runs = {name: {"steps": STEPS, "tokens": 61_000 + at, "lr": 0.003} for name in METHODS}
         retest.add(seed, rows, {name: flags[name][at] for name in METHODS}, runs)
@@ -214,6 +219,205 @@ def test_each_criterion_can_be_missed_alone(name, tmp_path):
     assert list(said) == [name] and words in said[name]
 
 
+RIGHT = {"wrong": lambda shape: np.zeros(shape, int), "right": lambda shape: np.ones(shape, int)}
+
+
+@pytest.mark.parametrize("all_are", RIGHT)
+def test_rows_that_tell_nothing_earn_neither_interval_nor_verdict(tmp_path, all_are):
+    rows = list(course())[:400]
+    same = RIGHT[all_are]((3, 400))
+    build(tmp_path / "ada", rows=rows, flags={name: same for name in METHODS})
+    conclusion = json.loads((tmp_path / "ada" / files.CONCLUSION).read_text())
+    assert conclusion["verdict"] == "reproduced"  # the interval of such rows is narrow
+    said = missed(judged(tmp_path / "ada"))
+    assert sorted(said) == ["decides", "interval", "verdict"]
+    right = 1200 if all_are == "right" else 0
+    words = f"lora-r16 has {right} right and {1200 - right} wrong answers"
+    assert all(words in one for one in said.values())
+    (graded,) = rubric.grade({"ada": tmp_path / "ada"})
+    assert "On the claim: **nothing**, these rows tell nothing" in pages.page(graded)
+
+
+@pytest.mark.parametrize("right, earned", [(9, False), (10, True)])
+def test_ten_right_answers_of_each_method_are_enough(tmp_path, right, earned):
+    flags = flags_of(list(course())[:ROWS])
+    flags["full"] = np.zeros_like(flags["full"])
+    flags["full"].flat[: 70 * right : 70] = 1
+    build(tmp_path / "ada", flags=flags)
+    results = judged(tmp_path / "ada")
+    assert bool(results["interval"].points) is earned and bool(results["verdict"].points) is earned
+
+
+def course_of(rows, phrasings):
+    return {f"row {at}": f"phrasing {at % phrasings}" for at in range(rows)}
+
+
+@pytest.mark.parametrize("least, rows, seeds, words", [
+    # rows, phrasings and seeds that it takes, of a split of 5,000 rows and 120 phrasings
+    ((400, 80, 3), 700, 3, ""),
+    ((400, 80, 3), 900, 3, "900 rows claimed; if the mean stayed, 400 would"),
+    ((400, 80, 3), None, 3, "rows are missing"),
+    ((400, 80, 30), 400, 3, "3 seeds claimed"),
+    ((1400, 590, 11), 1400, 11, ""),
+    ((1400, 590, 11), 5000, 40, ""),  # a lower bound: more of the same phrasings help less
+    ((1400, 590, 11), None, None, ""),
+    ((1400, 590, 11), 1400, None, "seeds are missing"),
+    ((1400, 590, 11), 600, 11, "600 rows claimed"),
+    ((1400, 590, 11), 6000, 11, "6,000 rows claimed"),
+    ((18000, 2100, 62), 18000, 62, "the split has 5,000 rows of 120 phrasings: give None for rows"),
+    ((18000, 2100, 62), None, 62, ""),
+    ((18000, 2100, 62), None, 3, "3 seeds claimed"),
+])  # fmt: skip
+def test_what_would_decide_is_held_within_what_the_split_has(least, rows, seeds, words):
+    given = {"rows": rows, "seeds": seeds}
+    said = numbers.unfit(given, numbers.Needed(*least), course_of(5000, 120), "here")
+    assert words in said if words else said == ""
+
+
+def test_what_would_decide_is_a_lower_bound_on_the_courses_own_rows():
+    """The rule says how far the reach over rows shrinks from 240 rows to 5,000; it shrinks less."""
+    scores = store.read("methods_tickets")["scores"]
+    one, other = ([stats.unpack_rows(text) for text in scores[name]["rows"]] for name in METHODS)
+    labels = list(course().values())
+    found = [stats.gap(np.array(one)[:, :n], np.array(other)[:, :n], labels[:n]) for n in (240, 5000)]
+    few, whole = (each.rows_high - each.rows_low for each in found)
+    assert 1.5 * few / (5000 / 240) ** 0.5 < whole < few
+
+
+def two_bands(folder, shifts, would_decide):
+    """lora-sensitive, whose two bands compare four methods; `shifts` of the first method of each pair."""
+    retest = Retest(make("lora-sensitive", folder))
+    rows = list(course())[:ROWS]
+    names = files.methods_of(retest.claim)
+    retest.predict({"reproduced": 0.3, "contradicted here": 0.1, "undecided": 0.6}, [0.0, 0.0], "")
+    words = {"held_equal": "", "differs": "", "objection": ""}
+    retest.design({name: {"rates": [0.1]} for name in names}, [0, 1, 2], 9, len(rows), **words)
+    retest.seal()
+    for name in names:
+        retest.tried(name, 0.1, 1.0)
+    rng = np.random.default_rng(0)
+    hard = rng.random(len(rows))
+    flags = {name: (hard + rng.normal(0, 0.2, (3, len(rows))) + shifts.get(name, 0) < 0.6).astype(int)
+             for name in names}  # fmt: skip
+    for seed in range(3):
+        runs = {name: {"steps": 9, "tokens": 99, "lr": 0.1} for name in names}
+        retest.add(seed, rows, {name: each[seed] for name, each in flags.items()}, runs)
+    source = judge.Live({"scores": flags, "phrasing": [course()[row] for row in rows]})
+    found = [(band, judge.estimate(band, source)) for band in retest.claim["bands"]]
+    said = [judge.judged(band, one)[0] for band, one in found]
+    bands = [{"mean": one.mean, "low": one.low, "high": one.high, "verdict": verdict}
+             for (_, one), verdict in zip(found, said, strict=True)]  # fmt: skip
+    accuracy = {name: each.mean(axis=1).tolist() for name, each in flags.items()}
+    retest.conclude(bands, judge.overall(said), accuracy, would_decide, "")
+    return said
+
+
+def test_a_claim_that_one_band_contradicts_needs_no_word_on_the_other(tmp_path):
+    nothing = {"rows": None, "seeds": None}
+    band = rubric.read().claim("lora-sensitive")["bands"][0]
+    said = two_bands(tmp_path / "ada", {band["gap"][0]: 0.3}, nothing)
+    assert said == ["contradicted here", "undecided"]
+    assert missed(judged(tmp_path / "ada")) == {}
+    assert two_bands(tmp_path / "bob", {}, {"rows": 1, "seeds": 1}) == ["undecided", "undecided"]
+    assert list(missed(judged(tmp_path / "bob"))) == ["decides"]
+
+
+def test_a_band_whose_ratio_is_to_nothing_has_no_numbers_to_give(tmp_path):
+    retest = Retest(make("lora-95", tmp_path))
+    case = retest._case()
+    (band,) = case.claim["bands"]
+    flags = {name: np.array([[1, 0] * 20, [1, 0] * 20, [0, 1] * 20], float) for name in band["ratio"]}
+    flags[band["ratio"][1]][2] = 0  # one seed of the second method has none right
+    source = judge.Live({"scores": flags, "phrasing": list(range(40))})
+    case.parts["estimates"] = [judge.estimate(band, source)]
+    empty = {"mean": None, "low": None, "high": None, "verdict": "undecided"}
+    retest.conclude([empty], "undecided", {}, {}, "")
+    case.parts["table"] = files.Table([0, 1, 2], list(range(40)), list(range(40)), flags)
+    assert CHECKS["interval"](case) == "" and CHECKS["verdict"](case) == ""
+    equal = dict.fromkeys(band["ratio"], flags[band["ratio"][0]])
+    source = judge.Live({"scores": equal, "phrasing": list(range(40))})
+    case.parts["estimates"] = [judge.estimate(band, source)]
+    with pytest.raises(files.Refused, match="mean, low and high are empty"):
+        CHECKS["interval"](case)
+
+
+def drop_a_rate(lines):
+    return [line for line in lines if not (line["method"] == "full" and line["lr"] == 0.001)]
+
+
+def other_rate_better(lines):
+    return [{**line, "loss": 0.1} if line["lr"] == 0.001 else line for line in lines]
+
+
+@pytest.mark.parametrize("change, words", [
+    (drop_a_rate, "tuning.jsonl has no line for full at 0.001"),
+    (other_rate_better, "lora-r16 ran at 0.003, but 0.001 has the lowest loss (0.001: 0.100, 0.003: 0.500)"),
+    (lambda lines: lines + lines[:1], "line 5: lora-r16 at 0.001 stands twice"),
+    (lambda lines: [{**line, "loss": "low"} for line in lines], "line 1: loss must be a number"),
+    (lambda lines: [{**line, "loss": None} for line in lines], "but none has a loss"),
+    (lambda lines: [{**line, "method": ["full"]} for line in lines], "compares lora-r16 and full"),
+    (lambda lines: [{"method": "full", "lr": n, "loss": 1} for n in range(1001)], "more than 1000 lines"),
+])  # fmt: skip
+def test_tuning_is_paid_for_its_results_alone(honest, change, words):
+    path = honest / tuning.TUNING
+    lines = sorted(map(json.loads, path.read_text().splitlines()), key=lambda line: line["method"] == "full")
+    path.write_text("".join(json.dumps(line) + "\n" for line in change(lines)))
+    said = missed(judged(honest))
+    assert list(said) == ["tuned"] and words in said["tuned"]
+
+
+def test_tuning_goes_on_where_it_stopped_and_skips_what_diverged(tmp_path, capsys):
+    retest = Retest(make("lora-match", tmp_path))
+    words = {"held_equal": "", "differs": "", "objection": ""}
+    retest.predict({"reproduced": 0.3, "contradicted here": 0.1, "undecided": 0.6}, [0.0], "")
+    retest.design({name: {"rates": [0.1, 0.2]} for name in METHODS}, [0], 1, 1, **words)
+    with pytest.raises(LabkitError, match="no plain file seal.json"):
+        retest.tried("full", 0.1, 1.0)
+    retest.seal()
+    retest.tried("full", 0.1, 2.0)
+    retest.tried("full", 0.2, float("nan"))
+    assert retest.untried() == [("lora-r16", 0.1), ("lora-r16", 0.2)]
+    with pytest.raises(LabkitError, match="full at 0.1 is noted already"):
+        retest.tried("full", 0.1, 0.1)
+    assert retest.best() == {"lora-r16": None, "full": 0.1}
+    assert "0.1: 2.000, 0.2: diverged" in capsys.readouterr().out
+
+
+def others(folders):
+    """{submission: what is said of others that say the same}."""
+    return {result.submission: result.message for one in rubric.grade(folders)
+            for result in one.results if result.exercise == twins.OTHERS}  # fmt: skip
+
+
+def test_equal_submissions_are_named_to_both_and_lose_nothing(honest, tmp_path):
+    copy = shutil.copytree(honest, tmp_path / "bob")
+    own = build(tmp_path / "eve", flags={name: each[:, ::-1] for name, each in flags_of(
+        list(course())[:ROWS]).items()})  # fmt: skip
+    said = others({"ada": honest, "bob": copy, "eve": own})
+    assert set(said) == {"ada", "bob"} and "the same seal as bob" in said["ada"]
+    reseal(copy)
+    assert "the same score in every row as ada" in others({"ada": honest, "bob": copy, "eve": own})["bob"]
+    both = rubric.grade({"ada": honest, "bob": copy})
+    assert [sum(one.points for one in graded.results) for graded in both] == [21, 21]
+
+
+def test_zeros_in_all_rows_are_no_sign_of_a_copy(tmp_path):
+    zeros = {name: np.zeros((3, ROWS), int) for name in METHODS}
+    assert others({name: build(tmp_path / name, flags=zeros) for name in ("ada", "bob")}) == {}
+
+
+def test_equal_submissions_get_a_row_for_a_person(honest, tmp_path):
+    folder = tmp_path / "in"
+    for name in ("ada", "bob"):
+        shutil.copytree(honest, folder / name)
+    grade(folder, "s", tmp_path / "grades.csv")
+    rows = [row for row in marks(tmp_path) if row["criterion"] == twins.OTHERS]
+    assert [(row["submission"], row["max_points"]) for row in rows] == [("ada", "0"), ("bob", "0")]
+    assert "the same seal as bob" in rows[0]["remark"]
+    assert "the same seal as ada" in (tmp_path / "feedback/bob.md").read_text()
+    assert total(grade(folder, "s", tmp_path / "grades.csv")) == 42
+
+
 def test_tokens_are_compared_within_a_seed_since_other_seeds_draw_other_rows(honest):
     def double(which):
         return lambda line: {**line, "tokens": 2 * line["tokens"]} if which(line) else line
@@ -278,6 +482,8 @@ def test_rows_of_the_courses_record_are_found_though_one_was_changed(tmp_path):
     said = missed(judged(tmp_path / "ada"))
     assert list(said) == ["own_rows"]
     assert "seed 1 agrees in 99.5% of the rows with the course's record of full, run 3" in said["own_rows"]
+    assert "kappa 0.985, from 0.95 on" in said["own_rows"]
+    assert "separate runs of the record reach 0." in said["own_rows"]
 
 
 def test_separate_runs_of_the_course_are_not_taken_for_copies():
@@ -425,7 +631,7 @@ def test_what_a_person_gives_is_read_from_the_csv_and_added(honest, tmp_path, de
     page = (out / "feedback/ada.md").read_text()
     assert "**21 of 30 points; 9 wait for a person**" in page and "> why: Rank 16 holds" in page
     shares = ", ".join(f"{share:.3f}" for share in flags_of(list(course())[:ROWS])["full"].mean(axis=1))
-    assert f"| full | 0.003 | {shares} |" in page
+    assert f"| full | 0.001: 0.700, 0.003: 0.500 | 0.003 | {shares} |" in page
     assert f"3 criteria wait for a person: fill in {out / 'grades.claims.csv'}" in capsys.readouterr().err
     give(out, ["4", "", "1"], "wider than the evidence", delimiter)
     assert total(grade(honest, "s", out / "grades.csv")) == 26
@@ -514,7 +720,7 @@ def test_every_claim_of_the_rubric_has_a_notebook_that_can_be_run(claim_id, tmp_
     folder = make(claim_id, tmp_path / "one")
     notebook = json.loads((folder / "claim.ipynb").read_text())
     cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert len(cells) == 9
+    assert len(cells) == 10
     for source in cells:
         compile(source, "cell", "exec")
     assert all(line == line.rstrip() and len(line) < 120 for source in cells for line in source.splitlines())

@@ -28,7 +28,7 @@ WAITING = (
 )  # fmt: skip
 
 # The same for their run on two CPU cores: their cells changed since it was recorded, or it never was.
-WAITING_CPU = ("07_adapters", "09_preferences")
+WAITING_CPU = ()
 
 
 def fill(name, lesson):

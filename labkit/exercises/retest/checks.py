@@ -5,16 +5,16 @@ that cannot be read raises Refused, which says the same of every criterion that 
 """
 
 import itertools
+import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from labkit.exercises.retest import files, numbers
+from labkit.exercises.retest import files, numbers, tuning
 from labkit.exercises.retest.files import Refused
 from labkit.records import judge, ledger
 
 ROUNDED = 0.0006  # an accuracy given with three digits
 SAME_TOKENS = 0.01
-FACTOR = 2  # within which "so many would decide" is right
 CHECKS = {}
 
 
@@ -121,6 +121,14 @@ def tuned(case):
             return f"{method} ran at {len(rates)} learning rates: use one for all seeds"
         if not rates <= tried[method]:
             return f"{method} ran at {min(rates):g}, which the design does not list"
+    found = tuning.read(case.folder, case.methods)
+    for method, rates in tried.items():
+        if lacking := rates - {rate for name, rate in found if name == method}:
+            return f"{tuning.TUNING} has no line for {method} at {min(lacking):g}"
+        best = tuning.best(found, method)
+        if method in used and best not in used[method]:
+            lowest = "none has a loss" if best is None else f"{best:g} has the lowest loss"
+            return f"{method} ran at {min(used[method]):g}, but {lowest} ({tuning.shown(found, method)})"
     return ""
 
 
@@ -144,18 +152,24 @@ def own_rows(case):
             for seed, flags in zip(table.seeds, table.flags[method], strict=True)}  # fmt: skip
     for (one, first), (other, second) in itertools.combinations(mine.items(), 2):
         if numbers.alike(first, second):
-            return f"{one} and {other} agree in {numbers.agreement(first, second)} of the rows"
-    for theirs, known in numbers.recorded(case).items():
+            share = numbers.agreement(first, second)
+            return f"{one} and {other} agree in {share} of the rows ({numbers.likeness(first, second)})"
+    recorded = numbers.recorded(case)
+    for theirs, known in recorded.items():
         for one, flags in mine.items():
             if numbers.alike(flags, known):
                 share = numbers.agreement(flags, known)
-                apart = "where separate runs differ in every tenth"
-                return f"{one} agrees in {share} of the rows with the course's record of {theirs}, {apart}"
+                of = theirs.partition(", run ")[0]
+                apart = [flags for name, flags in recorded.items() if name.startswith(f"{of}, run ")]
+                words = numbers.likeness(flags, known, apart)
+                return f"{one} agrees in {share} of the rows with the course's record of {theirs} ({words})"
     return ""
 
 
 @check
 def interval(case):
+    if said := numbers.silent(case.table):
+        return said
     for band, (claimed, _), found in _bands(case):
         right = numbers.of(found)
         if not numbers.near(claimed, right, found):
@@ -167,6 +181,8 @@ def interval(case):
 
 @check
 def verdict(case):
+    if silent := numbers.silent(case.table):
+        return f"{silent}; so none does"
     said = []
     for band, (claimed, given), found in _bands(case):
         own = (found.mean, found.low, found.high)
@@ -187,23 +203,22 @@ def verdict(case):
 
 @check
 def decides(case):
-    bands = zip(case.claim["bands"], case.estimates, strict=True)
+    if said := numbers.silent(case.table):
+        return said
+    bands = list(zip(case.claim["bands"], case.estimates, strict=True))
+    if judge.overall([judge.judged(band, found)[0] for band, found in bands]) != "undecided":
+        return ""
     wanted = [numbers.needed(band, found) for band, found in bands]
     wanted = [one for one in wanted if one != numbers.DECIDED]
     where = f"{files.CONCLUSION}: would_decide"
-    given = files.mapping(case.conclusion.get("would_decide"), where) if wanted else {}
-    for what, place in (("rows", 0), ("seeds", 1)) if wanted else ():
-        value = given.get(what)
-        if None in wanted:
-            if value is not None:
-                return f"no number of {what} is likely to, the mean lies on the band's edge: give null"
-            continue
-        if value is None:
-            return f"{what} are missing: `labkit.records.judge` says what would decide"
-        enough = max(one[place] for one in wanted)
-        if not enough / FACTOR <= files.number(value, f"{where}, {what}", 1) <= enough * FACTOR:
-            return f"{value:,.0f} {what} claimed; if the mean stayed, about {enough:,.0f} would"
-    return ""
+    given = files.mapping(case.conclusion.get("would_decide"), where)
+    values = {what: given.get(what) for what in ("rows", "seeds")}
+    if None in wanted:
+        named = [what for what, value in values.items() if value is not None]
+        why = "the mean lies on the band's edge, or there is none: give None (null in the file)"
+        return f"no number of {named[0]} is likely to, {why}" if named else ""
+    least = numbers.Needed(*map(max, zip(*wanted, strict=True)))
+    return numbers.unfit(values, least, case.course, where)
 
 
 def design(case):
@@ -233,11 +248,11 @@ def claimed_bands(case):
     count = len(case.claim["bands"])
     given = files.listing(case.conclusion.get("bands"), f"{files.CONCLUSION}: bands", count)
     found = []
-    for band, one in zip(case.claim["bands"], given, strict=True):
+    for band, one, estimate in zip(case.claim["bands"], given, case.estimates, strict=True):
         one = files.mapping(one, f"{files.CONCLUSION}: bands")
         where = f"{files.CONCLUSION}: {band['says']}, "
         values = [one.get(key) for key in ("mean", "low", "high")]
-        if values == [None] * 3:
+        if values == [None] * 3 and not math.isnan(estimate.mean):
             raise Refused(f"{where}mean, low and high are empty")
         keys = zip(("mean", "low", "high"), values, strict=True)
         values = [None if value is None else files.number(value, where + key) for key, value in keys]
@@ -271,5 +286,3 @@ def _rates(design, method):
 
 def _joined(names):
     return ", ".join(map(str, sorted(names, key=str)))[:120] or "none"
-
-

@@ -1,4 +1,4 @@
-"""The files of a re-tested claim, read as hostile data: sizes, shapes and numbers are checked before use.
+"""The files of a re-tested claim (`tuning` has one more), read as hostile data: sizes, shapes and numbers.
 
     claim.json        which claim, and a digest of its bands
     prediction.json   probabilities of the verdicts, an expected number for each band, why

@@ -1,6 +1,7 @@
 """The learner's side of a re-tested claim: make the folder, seal, note results, ask the rubric."""
 
 import json
+import math
 import os
 import textwrap
 from datetime import UTC, datetime
@@ -9,11 +10,12 @@ from pathlib import Path
 from labkit import methods
 from labkit.errors import LabkitError
 from labkit.exercises.grade import CLAIM_NOTEBOOK
-from labkit.exercises.retest import checks, files, rubric
+from labkit.exercises.retest import checks, files, rubric, tuning
 from labkit.records import ledger
 
 TEMPLATE = Path(__file__).parent / "claim.md"
 WIDTH = 110
+SEEDS, STEPS, TUNING_STEPS = 3, 85, 40  # of the template on a CPU, each of 512 tokens
 
 
 def make(claim_id, folder):
@@ -81,6 +83,30 @@ class Retest:
         """Seal both and print the seal, to be sent to the instructor."""
         print(f"sealed: {seal(self.folder)}  (send this to your instructor before you run anything)")
 
+    def untried(self):
+        """[(method, rate)] of the design that tuning.jsonl has no line of; LabkitError before the seal."""
+        _refusing(files.read_json, self.folder / files.SEAL)
+        planned = _refusing(lambda: self._case().design)["methods"]
+        done = self._tuned()
+        every = [(name, rate) for name, one in planned.items() for rate in one["rates"]]
+        return [key for key in every if key not in done]
+
+    def tried(self, method, lr, loss):
+        """Note in tuning.jsonl what held-out loss a learning rate reached; None for one that diverged."""
+        if (method, lr) not in self.untried():
+            raise LabkitError(f"{method} at {lr:g} is noted already, or no rate of the sealed design")
+        path = self.folder / tuning.TUNING
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        loss = None if loss is None or not math.isfinite(loss) else float(loss)
+        _whole(path, before + json.dumps({"method": method, "lr": lr, "loss": loss}) + "\n")
+
+    def best(self):
+        """{method: the rate with the lowest loss}, after a line for each with what all of them reached."""
+        found, names = self._tuned(), _refusing(lambda: self._case().methods)
+        for name in names:
+            print(f"{name:<10}  {tuning.shown(found, name)}")
+        return {name: tuning.best(found, name) for name in names}
+
     def left(self, seeds):
         """The seeds that have no results yet; LabkitError before the seal."""
         _refusing(files.read_json, self.folder / files.SEAL)
@@ -127,6 +153,11 @@ class Retest:
             line = f"{name:<10}  {one.points} of {one.max_points}  {one.message}"
             print(textwrap.fill(line, WIDTH, subsequent_indent=" " * 20))
 
+    def _tuned(self):
+        if not (self.folder / tuning.TUNING).exists():
+            return {}
+        return _refusing(lambda: tuning.read(self.folder, self._case().methods))
+
     def _case(self):
         return rubric.case_of(self.folder, self._rubric)
 
@@ -147,12 +178,13 @@ def _notebook(claim, rules):
              for band in claim["bands"]]  # fmt: skip
     if "reproduced_if" in claim:
         bands.append(f"- reproduced if: {claim['reproduced_if']}")
+    course = rubric.phrasings(rules.task, rules.split)
     text = TEMPLATE.read_text(encoding="utf-8").format(
         id=claim["id"], claim=claim["claim"], measure=claim["measure"].removesuffix("."),
         bands="\n".join(["Reproduced, if the whole 95% interval lies in the band:", "", *bands]),
         empty=[None] * len(claim["bands"]), task=rules.task, split=rules.split,
         rates="\n".join(f'        "{name}": {{"rates": {rates}}},' for name, rates in tried.items()),
-        lr=json.dumps(dict.fromkeys(names)).replace("null", "None"),
+        total=f"{len(course):,}", kinds=len(set(course.values())), minutes=_minutes(tried),
         accuracy=json.dumps({name: [] for name in names}),
     )  # fmt: skip
     notebook = jupytext.reads(text, fmt="md")
@@ -160,6 +192,12 @@ def _notebook(claim, rules):
         cell["id"] = f"retest-{at}"  # jupytext draws them at random
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     return notebook
+
+
+def _minutes(tried):
+    """Minutes of the notebook with its CPU budget, by the rule that it states."""
+    runs, rates = SEEDS * len(tried), sum(map(len, tried.values()))
+    return math.ceil((runs * (STEPS + 15) + rates * (TUNING_STEPS + 10)) / 60)
 
 
 def _write(path, given):

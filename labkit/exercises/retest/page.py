@@ -15,7 +15,7 @@ from pathlib import Path
 from labkit.errors import LabkitError
 from labkit.exercises.check import one_line
 from labkit.exercises.report import csv_cell, plain
-from labkit.exercises.retest import checks, files, rubric
+from labkit.exercises.retest import checks, files, numbers, rubric, tuning, twins
 from labkit.records import judge, ledger
 
 COLUMNS = ("submission", "criterion", "version", "points", "max_points", "remark")
@@ -52,10 +52,11 @@ def marked(graded, path):
     for one in graded:
         results = []
         for result in one.results:
-            if result.message == rubric.WAITS:
+            if result.message == rubric.WAITS or result.exercise == twins.OTHERS:
                 key = (csv_cell(one.name).strip(), result.exercise, version(one.case.folder))
                 if key not in known:
-                    values = (*key, "", result.max_points, "")
+                    remark = "" if result.message == rubric.WAITS else csv_cell(result.message)
+                    values = (*key, "", result.max_points, remark)
                     known[key] = dict(zip(COLUMNS, map(str, values), strict=True))
                     rows.append(known[key])
                 result = _filled(result, known[key], path)
@@ -75,7 +76,7 @@ def marked(graded, path):
 def version(folder):
     """A digest of all that a person judges of a submission, 8 hexadecimal digits."""
     found = []
-    for name in (files.PREDICTION, files.DESIGN, files.CONCLUSION, files.RESULTS):
+    for name in (files.PREDICTION, files.DESIGN, tuning.TUNING, files.CONCLUSION, files.RESULTS):
         try:
             found.append(files.digest(files.read_bytes(Path(folder) / name, files.LARGEST_RESULTS)))
         except files.Refused:
@@ -159,31 +160,36 @@ def _numbers(case):
     about = f"{len(table.rows)} rows of {len(set(table.phrasings))} phrasings, seeds {table.seeds}."
     lines = [about, "", *_runs(case, table), ""]
     lines += ["| Band | | Mean | 95% interval | Verdict |", "|---|---|---|---|---|"]
-    said = []
+    said, silent = [], numbers.silent(table)
     record = _part(lambda: ledger.record_of(case.claim))
     for band, one, found in zip(case.claim["bands"], claimed, estimates, strict=True):
         follows, why = judge.judged(band, found)
         said.append(follows)
         name = f"{plain(band['says'])}, {ledger.band_text(band)}"
         if one:
-            numbers, given = one
-            lines.append(_row(name, "claimed", *numbers, plain(given)))
+            claimed_numbers, given = one
+            lines.append(_row(name, "claimed", *claimed_numbers, plain(given)))
             name = ""
-        lines.append(_row(name, "found", found.mean, found.low, found.high, f"{follows}{why and ': '}{why}"))
+        verdict = "none" if silent else f"{follows}{why and ': '}{why}"
+        lines.append(_row(name, "found", found.mean, found.low, found.high, verdict))
         course = record and judge.estimate(band, judge.Recorded(record))
         if course:
             verdict = judge.judged(band, course)[0]
             lines.append(_row("", "the course's record", course.mean, course.low, course.high, verdict))
+    if silent:
+        return [*lines, "", f"On the claim: **nothing**, {silent}."]
     return [*lines, "", f"On the claim: **{judge.overall(said)}**.{_foreseen(case, judge.overall(said))}"]
 
 
 def _runs(case, table):
-    """A table of what each method reached, and at which learning rates its runs say that they ran."""
-    lines = ["| Method | Learning rate | Accuracy, by seed |", "|---|---|---|"]
+    """A table of what each method reached, what its tuning found, and at which rates its runs were."""
+    lines = ["| Method | Tuned, held-out loss | Learning rate | Accuracy, by seed |", "|---|---|---|---|"]
+    tried = _part(lambda: tuning.read(case.folder, case.methods)) or {}
     for name in case.methods:
         rates = {run["lr"] for (method, _), run in case.results.runs.items() if method == name}
         reached = ", ".join(f"{share:.3f}" for share in table.flags[name].mean(axis=1))
-        lines.append(f"| {name} | {', '.join(f'{rate:g}' for rate in sorted(rates))} | {reached} |")
+        used = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        lines.append(f"| {name} | {tuning.shown(tried, name) or 'none'} | {used} | {reached} |")
     return lines
 
 

@@ -5,13 +5,14 @@ a person comes out as an empty box, and the points that a person gives are read 
 """
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from labkit.errors import LabkitError
 from labkit.exercises.check import one_line
 from labkit.exercises.report import Result
+from labkit.exercises.retest import twins
 from labkit.exercises.retest.checks import CHECKS
 from labkit.exercises.retest.files import Case, Refused
 from labkit.records import judge, ledger
@@ -84,9 +85,15 @@ def read(path=RUBRIC):
 
 
 def grade(folders, rubric=None):
-    """A Graded for each submitted folder, {name: folder}; one bad submission does not stop the rest."""
+    """A Graded for each submitted folder, {name: folder}; one bad submission does not stop the rest.
+
+    Where two say the same, each gets a Result more, without points, that names the other.
+    """
     rubric = rubric or read()
-    return [_one(name, Path(folder), rubric) for name, folder in folders.items()]
+    graded = [_one(name, Path(folder), rubric) for name, folder in folders.items()]
+    said = {name: one_line(words, WIDEST) for name, words in twins.among(graded).items()}
+    return [replace(one, results=(*one.results, Result(one.name, twins.OTHERS, 0, 0, said[one.name])))
+            if one.name in said else one for one in graded]  # fmt: skip
 
 
 def case_of(folder, rubric):
