@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -16,8 +18,9 @@ RATE = 3e-3  # lesson 05's for LoRA
 ANSWERS, LONG = 8, 80  # generated after training, and their tokens at most
 LOOK = 0.5  # seconds between looks at the card and the learners
 # What a learner must not inherit, and what it gets: one thread each, as there are more learners than cores.
-DROPPED = ("LABKIT_GPU_SHARE", "LABKIT_BESIDE", "LABKIT_RECORD", "CUDA_MPS_PIPE_DIRECTORY",
-           "CUDA_MPS_LOG_DIRECTORY")  # fmt: skip
+DROPPED = ("LABKIT_GPU_SHARE", "LABKIT_BESIDE", "LABKIT_RECORD", "LABKIT_MODEL", "CUDA_MPS_LOG_DIRECTORY",
+           "CUDA_LAUNCH_BLOCKING", "CUDA_MODULE_LOADING", "PYTORCH_ALLOC_CONF",
+           "PYTORCH_CUDA_ALLOC_CONF")  # fmt: skip
 GIVEN = {"OMP_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
          "HF_HUB_OFFLINE": "1", "LABKIT_PROGRESS": "off", "PYTHONUNBUFFERED": "1"}  # fmt: skip
 
@@ -34,13 +37,15 @@ def run(arm, folder, card, visible, limit, more=None):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    card.reset()
     began, processes, ended, cut = time.time(), [], {}, False
+    # No service there: without a name, learners would go to one that runs at the usual place.
+    nothing = tempfile.mkdtemp(prefix="nomps")
+    more = {"CUDA_MPS_PIPE_DIRECTORY": nothing, **(more or {})}
     try:
         for number in range(arm["learners"]):
             for left in (_file(folder, number), _log(folder, number)):
                 left.unlink(missing_ok=True)
-            processes.append(_start(arm, number, folder, began, visible, more or {}))
+            processes.append(_start(arm, number, folder, began, visible, more))
         while len(ended) < len(processes):
             time.sleep(LOOK)
             card.look()
@@ -56,6 +61,7 @@ def run(arm, folder, card, visible, limit, more=None):
             if process.poll() is None:
                 process.kill()
             process.wait()
+        shutil.rmtree(nothing, ignore_errors=True)
     each = [_result(folder, number, process.returncode, ended.get(number), limit)
             for number, process in enumerate(processes)]  # fmt: skip
     return {**arm, "each": each, "peak": card.peak, "cut": cut, "seconds": time.time() - began}

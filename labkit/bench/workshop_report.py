@@ -1,11 +1,13 @@
 """The numbers and the table of `bench workshop`."""
 
+import re
 from collections import Counter
 from statistics import median
 
 from labkit.bench import markdown
 
 NAME = "workshop"
+SHOWN = 3  # kinds of errors of an arm in the table
 SAYS = {
     "share": "a share each, {batch} x {length} tokens a step",
     "mps": "the same, through NVIDIA's MPS",
@@ -21,15 +23,20 @@ def summary(found, card):
     done = {name: _summed(arm) for name, arm in found.items()}
     alone = done.get("share-1")
     for arm in done.values():
-        like = alone and alone["done"] and arm["done"] and _work(arm) == _work(alone)
-        arm["slow-down"] = arm["done"] / alone["done"] if like else None
+        like = alone and not alone["failed"] and not arm["failed"] and _work(arm) == _work(alone)
         arm["training slow-down"] = arm["training"] / alone["training"] if like else None
-    largest = {
-        kind: max((arm["learners"] for arm in done.values() if arm["kind"] == kind and not arm["failed"]),
-                  default=0)
-        for kind in ("share", "mps")
-    }  # fmt: skip
+    largest = {kind: most(found, kind) for kind in ("share", "mps")}
     return {"card": 1e9 * card, "largest": largest, "arms": done}
+
+
+def most(found, kind):
+    """The most learners of an arm of that kind in which none failed; 0 where there is none."""
+    return max((arm["learners"] for arm in found.values()
+                if arm["kind"] == kind and all(map(_well, arm["each"]))), default=0)  # fmt: skip
+
+
+def _well(one):
+    return not one["status"] and one["ended"] is not None
 
 
 def _work(arm):
@@ -37,16 +44,18 @@ def _work(arm):
 
 
 def _summed(arm):
-    """One arm: counts; seconds from the start, medians over the learners who did all; bytes."""
-    good = [one for one in arm["each"] if not one["status"] and one["ended"] is not None]
-    errors = Counter(one["error"] for one in arm["each"] if one["error"])
+    """One arm: counts; seconds from the start, medians over the learners who did all; bytes.
+
+    Waits are everybody's, those who failed included.
+    """
+    good, waits = [one for one in arm["each"] if _well(one)], [one.get("waited", 0) for one in arm["each"]]
     kept = {name: arm[name] for name in ("kind", "learners", "share", "steps", "batch", "length", "peak",
                                          "seconds")}  # fmt: skip
     return kept | {
         "failed": len(arm["each"]) - len(good),
-        "errors": dict(errors.most_common()),
-        "waited": sum(one["waited"] >= 1 for one in good),
-        "longest wait": max((one["waited"] for one in good), default=None),
+        "errors": _errors(arm["each"]),
+        "waited": sum(wait >= 1 for wait in waits),
+        "longest wait": max(waits, default=None),
         "loaded": _middle(good, "loaded"),
         "training": _middle(good, "training"),
         "done": max((one["done"] for one in good), default=None),
@@ -56,6 +65,16 @@ def _summed(arm):
         "reserved": max((one["reserved"] for one in good if "reserved" in one), default=None),
         "paths": dict(Counter(one["path"] for one in good)),
     }
+
+
+def _errors(each):
+    """{error: how many ended so}; those that differ in numbers only count as one, shown as the first."""
+    counts, first = Counter(), {}
+    for error in (one["error"] for one in each if one["error"]):
+        kind = re.sub(r"\d[\d.,]*", "N", error)
+        first.setdefault(kind, error)
+        counts[kind] += 1
+    return {first[kind]: count for kind, count in counts.most_common()}
 
 
 def _middle(good, name):
@@ -81,15 +100,16 @@ def sentence(arm):
 def lines(values):
     """Lines of the table, and what each word in it means. `values` are the record's unless given."""
     rows = [_row(arm) for arm in values["arms"].values()]
-    head = "learners|each has|failed|waited|minutes until the last is done|against one alone|steps/s, all|" \
-           "peak of the card, GB|of it each"  # fmt: skip
-    failures = [f"- {_says(arm)}, {arm['learners']} learners: {count} ended with “{_cut(error)}”"
-                for arm in values["arms"].values() for error, count in arm["errors"].items()]  # fmt: skip
+    head = "learners|each has|failed|waited|minutes until all are done|training, against one alone|" \
+           "steps/s, all|peak of the card, GB|of it each"  # fmt: skip
+    failures = [line for arm in values["arms"].values() for line in _failures(arm)]
     card = values["card"] / 1e9
     note = (
         f"Processes started together on {card:.0f} GB of a card: each loads the base, trains LoRA as lesson "
-        f"05 does ({_steps(values)}) and generates 8 answers. Waited: for memory that others had. Peak: with "
-        "what CUDA itself takes."
+        f"05 does ({_steps(values)}) and generates 8 answers. Waited: for memory that others had. Against "
+        "one alone, with the share of the largest number: how many times as long training took, start and "
+        "waits apart. Peak: the most that was seen, with what CUDA itself takes. Where some failed, what the "
+        "others took is no measure and is left out. Compare steps of one size only."
     )
     return [*markdown.table(head, rows), *(["", *failures] if failures else []), "", note]
 
@@ -98,15 +118,24 @@ def _row(arm):
     def number(value, form):
         return "" if value is None else format(value, form)
 
-    slower = "" if arm["slow-down"] is None else f"{arm['slow-down']:.1f}x"
+    whole = not arm["failed"]
+    at_once = whole and not arm["waited"] and arm["kind"] in ("share", "mps")
+    slower = number(arm["training slow-down"], ".1f")
     waited = str(arm["waited"])
     if arm["waited"]:
         waited += f" (up to {arm['longest wait']:.0f} s)"
-    done = number(arm["done"] and arm["done"] / 60, ".1f")
+    done = number(arm["done"] / 60 if whole else None, ".1f")
     peak = number(arm["peak"] and arm["peak"] / 1e9, ".1f")
-    per_head = number(arm["peak"] and arm["peak"] / 1e9 / arm["learners"], ".2f")
-    return [str(arm["learners"]), _says(arm), str(arm["failed"]), waited, done, slower,
-            number(arm["steps/s"], ".1f"), peak, per_head]  # fmt: skip
+    per_head = number(arm["peak"] / 1e9 / arm["learners"] if at_once and arm["peak"] else None, ".2f")
+    return [str(arm["learners"]), _says(arm), str(arm["failed"]), waited, done, slower and f"{slower}x",
+            number(arm["steps/s"] if whole else None, ".1f"), peak, per_head]  # fmt: skip
+
+
+def _failures(arm):
+    who, errors = f"- {_says(arm)}, {arm['learners']} learners:", list(arm["errors"].items())
+    said = [f"{who} {count} ended with “{_cut(error)}”" for error, count in errors[:SHOWN]]
+    others = sum(count for _, count in errors[SHOWN:])
+    return [*said, f"{who} {others} ended with other errors"] if others else said
 
 
 def _says(arm):
@@ -133,4 +162,6 @@ def text():
     whole = store.read(NAME)
     if whole is None:
         return markdown.missing(NAME)
-    return "\n".join([*lines(), "", f"Recorded on {whole['machine']['device']}, {whole['made']}."])
+    machine = whole["machine"]
+    where = f"{machine['device']} with {machine['cores']} CPU cores"
+    return "\n".join([*lines(), "", f"Recorded on {where}, {whole['made']}."])

@@ -11,14 +11,13 @@ import gc
 import os
 import re
 import sys
-import threading
 import time
 from contextlib import contextmanager, nullcontext
 
 from labkit.errors import LabkitError
 from labkit.memory.machine import H100
 from labkit.workshop import need
-from labkit.workshop.book import Book
+from labkit.workshop.book import Book, Teller
 
 VARIABLE = "LABKIT_GPU_SHARE"
 WAIT = 600  # seconds that training waits for memory, at most
@@ -27,9 +26,11 @@ TELL = 0.5  # seconds between two notes of what a training holds: several in one
 IDLE = 500_000_000  # bytes promised to a process between trainings, for generating
 BESIDE = 900_000_000  # bytes that CUDA itself takes of a process, at the most
 LATER = 300_000_000  # bytes that CUDA itself takes in the first steps: kernels it loads then, a graph
+START = BESIDE + IDLE  # bytes promised to a process that has taken none yet: what CUDA and its model want
 UNITS = {"GB": 1e9, "GiB": 2**30, "MB": 1e6, "MiB": 2**20}
 
 waited = 0.0  # seconds that this process has waited for memory in all
+_starting = {}  # by card, the Teller of a process that has loaded nothing on it so far, if it could note that
 
 
 def share(total):
@@ -55,7 +56,8 @@ def share(total):
 def apply(on=None):
     """Hold this process to its share of the card `on` (the current one); without one do nothing.
 
-    Again before each training: a notebook may have lifted the bound, as lesson 01 does.
+    Again before each training: a notebook may have lifted the bound, as lesson 01 does. The first time,
+    others are told that this process will soon take some of the card: loading a model does not wait.
 
     Raises LabkitError for a share that leaves nothing beside CUDA's context.
     """
@@ -67,6 +69,24 @@ def apply(on=None):
     index = torch.cuda.current_device() if on is None or on.index is None else on.index
     total = torch.cuda.get_device_properties(index).total_memory
     torch.cuda.set_per_process_memory_fraction(_cap(total) / total, index)
+    if index not in _starting and not _held(index):
+        _starting[index] = _start(index)
+
+
+def _start(on):
+    """Promise this process what it loads, until it has begun to; returns the Teller of that, if any."""
+    book, size = _book(on), share(_total(on))
+
+    def tell():
+        held = _held(on)
+        if held:
+            book.note(IDLE, IDLE, size, held)
+        return held
+
+    with book.alone() as alone:
+        if alone:
+            _note(on, START, START)
+    return Teller(tell, TELL) if alone else None
 
 
 def _cap(total):
@@ -95,6 +115,8 @@ def turn(model, on, *, batch, length, accumulate=1, precision="bf16", checkpoint
     apply(on)
     budget = {"batch": batch, "length": length, "precision": precision, "checkpointing": checkpointing}
     setting, promise = need.setting_of(model, **budget), None
+    for teller in filter(None, _starting.values()):
+        teller.end()  # from here on the notes are this function's
     try:
         if setting is not None:
             promise = wait(setting, on, accumulate, timeout)
@@ -102,8 +124,7 @@ def turn(model, on, *, batch, length, accumulate=1, precision="bf16", checkpoint
             yield
     finally:
         give_back()
-        if promise:
-            _note(on, IDLE, IDLE)
+        _note(on, IDLE, IDLE)
 
 
 def wait(setting, on, accumulate=1, timeout=WAIT):
@@ -149,26 +170,31 @@ def _look(wanted, on, fitted):
 
     `fitted` says that at the last look nothing was missing. A graph's capture gives memory back for a moment,
     before its process can tell: where it matters how much of their promises others hold by now, one look is
-    not enough.
+    not enough. Who waits is promised nothing, but its share counts. While others keep the book, nobody can
+    know what is promised to them: that is a look that missed.
     """
-    book = _book(on)
-    with book.alone():
+    book, total = _book(on), _total(on)
+    with book.alone() as alone:
+        if alone is False:
+            return 0, LATER
         others, free = book.others(), _free(on)
-        most, now = (sum(getattr(one, name) for one in others) + LATER for name in ("most", "now"))
+        most = sum(min(one.most, total) for one in others) + LATER
+        now = sum(min(one.now, total) for one in others) + LATER
         missing = wanted - (free - now)
-        entitled = wanted <= free and _shares_fit(others, on)
+        entitled = wanted <= free and _shares_fit(others, free, on)
         if not entitled and wanted > free - most and not (fitted and missing <= 0):
+            _note(on, 0, 0)
             return 0, missing
         promise = max(0, wanted - _held(on)) + LATER
         _note(on, promise, promise)
         return promise, missing
 
 
-def _shares_fit(others, on):
-    """Do the shares of all who train here fit the card beside strangers? Then nobody need wait."""
+def _shares_fit(others, free, on):
+    """Do the shares of all who work here fit the card beside strangers? Then nobody need wait."""
     total, held = _total(on), _held(on)
-    known = held + BESIDE + sum(one.held + BESIDE for one in others)
-    strangers = max(0, total - (_free(on) - held) - known)
+    known = held + BESIDE + sum((one.held or IDLE) + BESIDE for one in others)  # or: it is loading
+    strangers = max(0, total - (free - held) - known)
     return share(total) + sum(one.share for one in others) <= total - strangers
 
 
@@ -179,22 +205,19 @@ def _note(on, most, now):
 @contextmanager
 def _telling(on, wanted, promise):
     """Inside, keep others informed how much of its promise this process has still to take."""
-    ended, book, size = threading.Event(), _book(on), share(_total(on))
+    book, size = _book(on), share(_total(on))
     beyond = 1 + LATER / max(LATER, promise - LATER)
 
-    def tell():
-        while not ended.wait(TELL):  # asks torch's allocator only: a graph may be being captured
-            held = _held(on)
-            now = beyond * max(0, wanted - held)
-            book.note(max(promise, now), now, size, held)
+    def tell():  # asks torch's allocator only: a graph may be being captured
+        held = _held(on)
+        now = beyond * max(0, wanted - held)
+        book.note(max(promise, now), now, size, held)
 
-    teller = threading.Thread(target=tell, name="labkit-gpu-share", daemon=True)
-    teller.start()
+    teller = Teller(tell, TELL)
     try:
         yield
     finally:
-        ended.set()
-        teller.join()
+        teller.end()
 
 
 def _book(on):
@@ -223,8 +246,8 @@ def give_back():
 def advisor(model, on, *, accumulate=1, **budget):
     """Look at the card before training, and return a function to call if training then runs out of memory.
 
-    It returns what to pass to `fit` instead (see `need.advice`), or "" where nothing predicts that. `budget`
-    is that of `need.setting_of`.
+    It returns what to pass to `fit` instead (see `need.advice`), or "" where nothing predicts that. Others
+    may have taken memory since: the lesser room counts. `budget` is that of `need.setting_of`.
     """
     if on.type != "cuda":
         return lambda: ""
@@ -235,7 +258,7 @@ def advisor(model, on, *, accumulate=1, **budget):
         if setting is None:
             return ""
         beside = max(0, held - need.weights(setting))
-        return need.advice(setting, max(0, room - beside), accumulate)
+        return need.advice(setting, max(0, min(room, _free(on)) - beside), accumulate)
 
     return advice
 
