@@ -419,6 +419,8 @@ def opened(rows, index=index, pieces=pieces):
 
 def margins(model, prompts, rows):
     """The loss of a rival minus that of the right answer, for each row."""
+    if not rows:
+        return []                                                          # a small budget may show no page
     right, wrong = (nats(model, prompts, [one(row) for row in rows])
                     for one in (lambda row: row["answer"], lambda row: rival[row["id"]]))  # fmt: skip
     return [b - a for a, b in zip(right, wrong, strict=True)]
@@ -493,7 +495,7 @@ print("changed facts: it prefers the old answer:", margin("finetuned", "closed",
 # %%
 said = {who: ", ".join(f"{kind} {margin(who, 'open, shown', kind):+.0f}" for kind in ANSWERED)
         for who in marks}  # fmt: skip
-title = f"With the right page in the prompt, nats: base {said['base']};\nfinetuned {said['finetuned']}"
+title = f"Nats with the right page shown. Base: {said['base']};\nfinetuned: {said['finetuned']}"
 fig, axes = plots.figure(title, "", "margin of the right answer (nats)")
 for who, colour in (("base", 0), ("finetuned", 1)):
     for book, marker, step in zip(BOOKS, "osD", (0, 1, 2), strict=True):

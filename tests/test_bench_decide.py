@@ -452,7 +452,7 @@ def test_own_results_stand_beside_the_recorded_ones_and_alone_without(monkeypatc
     monkeypatch.setattr(decide_chart, "recorded", lambda name: None)
     assert decide_report.decision_table() == [markdown.missing("decide")]
     title = decide_chart.finding({"kinds": {}}, mine)
-    assert title.startswith("Yours, the best: form: finetuned (70%); my data")
+    assert title == "Ahead in your run: finetuned (70%) on form; no clear winner on my data"
 
 
 def test_the_price_is_that_of_the_courses_file_and_one_that_is_missing_is_asked_for(monkeypatch):

@@ -151,12 +151,14 @@ def finding(found, mine=None):
     for kind, one in found["kinds"].items():
         first = ahead_or_tied(one)
         winners.setdefault(short(first[0]) if len(first) == 1 else "none", []).append(_in_words(kind))
+    where = "in this record" if winners else "in your run"
     if not winners:
-        own = "; ".join(f"{_in_words(kind)}: {_own_decision(arms)}" for kind, arms in (mine or {}).items())
-        return textwrap.fill(f"Yours, the best: {own}", 84)
+        for kind, arms in (mine or {}).items():
+            decided = _own_decision(arms)
+            winners.setdefault("none" if " or " in decided else decided, []).append(_in_words(kind))
     unclear = winners.pop("none", [])
     said = [f"{arm} on {', '.join(kinds)}" for arm, kinds in winners.items()]
-    title = f"Ahead in this record: {'; '.join(said)}" if said else ""
+    title = f"Ahead {where}: {'; '.join(said)}" if said else ""
     title += ("; n" if said else "N") + f"o clear winner on {', '.join(unclear)}" if unclear else ""
     return textwrap.fill(title, 84)
 
