@@ -46,7 +46,7 @@ def __dir__():
     return sorted([*globals(), *_HOME])
 
 
-def _in_notebook():
+def in_notebook():
     """Is a notebook or IPython shell running? Then lessons may use the %%gpu magic."""
     import sys
 
@@ -54,7 +54,7 @@ def _in_notebook():
     return ipython is not None and ipython.get_ipython() is not None
 
 
-if _in_notebook():
+if in_notebook():
     import logging
     import warnings
 

@@ -25,7 +25,6 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, get_peft_model
 
 from labkit import (
     budget, check, claims, fit, generate, load, load_model, load_tokenizer, machine, plots, profile,
@@ -235,6 +234,8 @@ print("positions with loss:", sum(label != -100 for label in labels), "of", len(
 # nothing: the **logits**, the model's raw scores for every possible next token, stay the same.
 
 # %%
+from peft import LoraConfig, get_peft_model
+
 inputs = tokenizer("The tent arrived with a", return_tensors="pt").to(model.device)
 with torch.no_grad():
     logits_before = model(**inputs).logits

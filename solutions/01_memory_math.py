@@ -371,16 +371,21 @@ kinds = {
 for name, change in kinds.items():
     report = predict(Setting("smollm2-135m", batch=8, seq=512, **change))
     print(f"135M, {name:<26}{report.categories['activations'] / 1e9:5.2f} GB")
-for adapters in ("fp32", "bf16"):
-    report = predict(Setting("7b", "lora", seq=512, precision="bf16", adapters=adapters))
-    print(f"7B in bf16, adapters in {adapters:<8}{report.categories['activations'] / 1e9:5.2f} GB")
+kinds = {
+    "every weight": dict(method="full", optimizer="sgd"),  # with AdamW the peak is its step
+    "LoRA, adapters in fp32": dict(method="lora"),
+    "LoRA, adapters in bf16": dict(method="lora", adapters="bf16"),
+}
+for name, change in kinds.items():
+    report = predict(Setting("7b", batch=8, seq=512, precision="bf16", **change))
+    print(f"7B,   {name:<26}{report.categories['activations'] / 1e9:5.2f} GB")
 
 # %% [markdown]
-# Two surprises. On the 7B model the dtype of the small adapters costs more than a gigabyte and a half: peft's
-# are fp32 by default, and each keeps an fp32 copy of its input. And at 135M QLoRA takes more than LoRA in the
-# first chart: under autocast bitsandbytes' 4-bit layers give fp32 results where ordinary ones give bf16, so
-# what gate, up and silu leave is twice as large. With 8 x 512 tokens that costs more than the 4-bit weights
-# save; with one row it does not.
+# Two surprises. On the 7B model LoRA holds **more** than full finetuning: peft's adapters are fp32 by
+# default, and each keeps an fp32 copy of its input. And at 135M QLoRA takes more than LoRA in the first
+# chart: under autocast bitsandbytes' 4-bit layers give fp32 results where ordinary ones give bf16, so what
+# gate, up and silu leave is twice as large. With 8 x 512 tokens that costs more than the 4-bit weights save;
+# with one row it does not.
 #
 # ## Prove
 #
@@ -465,8 +470,11 @@ for name, change in methods.items():
 
 # %% tags=["gpu"]
 # %%gpu
+from datasets import disable_progress_bars
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 packed = 39  # about as many rows as `fit` packs into 8 x 512
 for recompute in (True, False):
     settings = SFTConfig(
@@ -479,6 +487,7 @@ for recompute in (True, False):
         load_model(), settings, train_dataset=data.select_columns(["prompt", "completion"]),
         peft_config=adapter, processing_class=tokenizer,
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
     held = torch.cuda.memory_allocated() - sum(w.nbytes for w in trainer.model.parameters())
     torch.cuda.reset_peak_memory_stats()
     done = trainer.train().metrics
@@ -492,7 +501,7 @@ print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds
       f"mean loss {sum(lora.losses) / len(lora.losses):.2f}")  # fmt: skip
 
 # %% [markdown]
-# (Lines in braces are trl's own log.) trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl
+# trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl
 # with checkpointing, 1.4: beside the weights it holds little but 30 block inputs and a loss in pieces. In
 # time it is 16, 3 and 41 s. `fit` packs rows instead of padding them, and replays each step as one CUDA graph
 # instead of launching every kernel from Python. The 41 s overstate recomputing: that run came first and paid
@@ -547,7 +556,7 @@ check("01.5", largest_batch)
 # ## The calculator
 #
 # Choose a model, a method and a batch. It shows the bytes, which cards they fit, and the first change that
-# would make them fit.
+# would make them fit. (By keyboard: Tab moves on, Space opens a list, arrow keys and Enter choose in it.)
 #
 # A question that it does not answer by itself: LoRA on 7B with checkpointing, 1,024 tokens a row, a 24 GB
 # card. How many rows fit, which part grows with them, and does a fused loss make room for more? Read the

@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from labkit import tasks
-from labkit.bench import jobs, markdown, preferences, preferences_jobs, preferences_report, preferences_scores
+from labkit.bench import (
+    jobs,
+    markdown,
+    preferences,
+    preferences_jobs,
+    preferences_report,
+    preferences_scores,
+    preferences_start,
+)
 from labkit.bench import main as bench_main
 from labkit.bench import preferences_values as values
 from labkit.errors import LabkitError
@@ -398,12 +406,12 @@ def test_a_start_leaves_its_weights_and_jobs_begin_from_them(small, folder):
     assert one["held-out loss"] > 0 and one["policy"]["KL"] == 0 and len(one["policy"]["held"]) == 2
     from labkit import load_model
 
-    there, plain = preferences_jobs.started("0", folder), dict(load_model().named_parameters())
+    there, plain = preferences_start.started("0", folder), dict(load_model().named_parameters())
     moved = [name for name, weight in there.named_parameters() if not torch.equal(weight, plain[name])]
     assert "model.layers.0.mlp.up_proj.weight" in moved and not list(folder.glob(".part-*"))
     assert there.lm_head.weight is there.model.embed_tokens.weight
     with pytest.raises(LabkitError, match="delete the start"):
-        preferences_jobs.started("7", folder)
+        preferences_start.started("7", folder)
     tried = small("sweep_start_0.01_0_validation")
     assert tried["right"] == 0 and tried["loss"] == pytest.approx(one["held-out loss"], abs=1e-3)
 

@@ -30,20 +30,20 @@ def world(monkeypatch, tmp_path):
     def job(name):
         kind, *rest = name.split("_")
         if kind == "memory":
-            return {**qlora_jobs.memory(*rest), "predicted": None, "seconds": 1.0}
+            return {**qlora_jobs.memory(*rest), "predicted": None, "seconds": 1.0, "peak_bytes": 5}
         if kind == "time":
             each = {"lora-r16": 100.0, "lora-r16-half": 75.0, "qlora-r16": 150.0 + int(rest[0])}
-            return {"step ms": dict.fromkeys(qlora_jobs.ENGINES, each), "seconds": 1.0}
+            return {"step ms": dict.fromkeys(qlora_jobs.ENGINES, each), "seconds": 1.0, "peak_bytes": 5}
         arm, rate, seed, which = rest
         if kind == "sweep":
             off = abs(math.log10(float(rate) / made.best))
-            return {"right": 0.98 - off / 10, "loss": off, "diverged": False, "seconds": 1.0}
+            return {"right": 0.98 - off / 10, "loss": off, "diverged": False, "seconds": 1.0, "peak_bytes": 5}
         right = np.random.default_rng(int(seed)).random(5000) < (0.80 if which == "dithered" else 0.78)
         ways = qlora_jobs.merges(which, seed, None) if arm == "qlora-r16" else {}
         flags = {way: right & (np.random.default_rng(9).random(5000) >= made.lost.get(way, 0.0))
                  for way in [qlora_jobs.UNMERGED, *ways]}  # fmt: skip
         return {"flags": {way: stats.pack_rows(some) for way, some in flags.items()}, "path": "CUDA graph",
-                "training seconds": 9.0, "peak bytes": 5, "seconds": 1.0}  # fmt: skip
+                "training seconds": 9.0, "seconds": 1.0, "peak_bytes": 5}  # fmt: skip
 
     def start(bench, name, folder, card, beside=1):
         made.started.append(name)

@@ -549,6 +549,36 @@ def test_an_error_in_the_backward_pass_leaves_a_usable_model(tiny, tokenizer, ti
     assert train(model, tickets, tokenizer).steps == 4
 
 
+@pytest.mark.parametrize("notebook", [True, False])
+def test_an_interrupt_in_a_notebook_keeps_what_was_trained(
+    tiny, tokenizer, tickets, monkeypatch, capsys, tmp_path, notebook
+):
+    whole, killed, plan = tiny(), tiny(), {"steps": 6, "schedule": "constant", "warmup": 0.0}
+    expected = train(whole, tickets, tokenizer, **{**plan, "steps": 3})
+    seen = []
+
+    def interrupt(*arguments):
+        seen.append(1)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return rate(*arguments)
+
+    monkeypatch.setattr(loop, "rate", interrupt)
+    monkeypatch.setattr(loop, "in_notebook", lambda: notebook)
+    saved = tmp_path / "run.pt"
+    options = {**plan, "checkpoint": saved, "checkpoint_every": 1}
+    if notebook:
+        run = train(killed, tickets, tokenizer, **options)
+        assert run.interrupted and not expected.interrupted
+        assert (run.losses, run.tokens) == (expected.losses, expected.tokens)
+        assert "stopped after 3 of 6 steps" in capsys.readouterr().out
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            train(killed, tickets, tokenizer, **options)
+    assert saved.exists() and same(weights_of(killed), weights_of(whole))
+    assert_usable(killed)
+
+
 @pytest.mark.parametrize("options, words", [
     ({"schedule": "step"}, "schedule='step'.*linear.*cosine.*constant"),
     ({"schedule": "step", "warmup": 1.0}, "schedule='step'"),

@@ -13,7 +13,7 @@ from labkit.bench import data_jobs, data_more, data_report, data_values, jobs
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "data"
 GPU = {"seeds": (0, 1, 2), "steps": 300, "few": 60, "batch": 8, "length": 512, "rows": 2000, "shrink": 1,
@@ -47,17 +47,10 @@ def main(argv):
     trained, alone = names(asked, best, digits)
     found = run(trained) | run(alone, 1)  # with the card to itself: these are timed
     values = data_values.summary(found, tried, digits, asked)
-    print("\n".join(data_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
     every = [*found.values(), *(one for rates in tried.values() for one in rates.values())]
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values,
-        peak_bytes=max(one["peak_bytes"] for one in every), digest={**digest, **store.code_digest(VALUES)},
-        scores=data_values.scores(found, tried, digits, asked), claims=ledger.stamp(every),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, data_report.lines(values), every, values=values,
+                digest={**digest, **store.code_digest(VALUES)},
+                scores=data_values.scores(found, tried, digits, asked))  # fmt: skip
     return 0
 
 
@@ -121,8 +114,7 @@ def job(name):
         do = {"final": data_jobs.final, "speed": data_more.speed,
               "bias": data_more.bias, "collapse": data_more.collapse}[kind]  # fmt: skip
         result = do(*rest, asked)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}
 
 
 def _swept(arm, rate, seed, asked):

@@ -14,7 +14,7 @@ from labkit.bench import decide_jobs, decide_report, decide_trained, decide_valu
 from labkit.bench import methods as bench_methods
 from labkit.bench.decide_jobs import FAMILIES, indexes, prompts_of
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "decide"
 TRAINED = ("final", "shuffled", "sweep", "both", "alone")  # jobs of decide_trained
@@ -56,16 +56,8 @@ def main(argv):
 
     found, chosen = stages(asked, run)
     values, scores = decide_values.summary(found, chosen, asked), decide_values.scores(found, chosen, asked)
-    print("\n".join(decide_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in found.values()), values=values,
-        scores=scores, peak_bytes=max(one["peak_bytes"] for one in found.values()), digest=digest,
-        claims=ledger.stamp(list(found.values())),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, decide_report.lines(values), list(found.values()),
+                values=values, digest=digest, scores=scores)  # fmt: skip
     return 0
 
 
@@ -156,5 +148,4 @@ def job(name):
     kind, *rest = name.split("_")
     home = decide_trained if kind in TRAINED else decide_jobs
     result = getattr(home, {"try": "attempt"}.get(kind, kind))(*rest, asked)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}

@@ -11,7 +11,7 @@ from labkit.bench import full_jobs, full_report, full_values, jobs, lora_jobs
 from labkit.bench import methods as bench_methods
 from labkit.bench.full_jobs import LONG, RANDOM
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "full"
 PARTIAL = (1, 2, 4, 8, 15, 22)  # of 30 blocks
@@ -49,17 +49,9 @@ def main(argv):
     best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     found = run([*free(asked), *tuned(asked, best)])
     values, scores = full_values.summary(found, tried, asked), full_values.scores(found, asked)
-    print("\n".join(full_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
     swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
-    every = [*found.values(), *swept]
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values, scores=scores,
-        peak_bytes=max(one["peak_bytes"] for one in every), digest=digest, claims=ledger.stamp(every),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, full_report.lines(values), [*found.values(), *swept],
+                values=values, digest=digest, scores=scores)  # fmt: skip
     return 0
 
 
@@ -148,5 +140,4 @@ def job(name):
         do = {"final": full_jobs.final, "curve": full_jobs.curve, "facts": full_jobs.facts,
               "epochs": full_jobs.epochs, "rounding": full_jobs.rounding}[kind]  # fmt: skip
         result = do(*rest, asked)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}

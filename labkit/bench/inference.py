@@ -12,7 +12,7 @@ import time
 from labkit import env, methods
 from labkit.bench import inference_values, jobs
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "inference"
 METHODS = {"lora": "lora-r16", "ia3": "ia3", "biases": "biases", "norms": "norms",
@@ -50,16 +50,7 @@ def main(argv):
         return 0
     found = jobs.run(NAME, names(asked), options.folder, 1, mark)  # timed, so with the card to itself
     values = inference_values.summary(found, asked)
-    print("\n".join(inference_values.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in found.values()), values=values,
-        peak_bytes=max(one["peak_bytes"] for one in found.values()), digest=digest,
-        claims=ledger.stamp(list(found.values())),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, inference_values.lines(values), list(found.values()), values=values, digest=digest)
     return 0
 
 
@@ -75,14 +66,11 @@ def names(asked):
 
 def job(name):
     """One job by name; returns what `jobs.write` stores, with its seconds and peak bytes."""
-    import torch
-
     asked, started = settings(), time.perf_counter()
     shape = asked["regimes"][name.removeprefix("time_")]
     models = prepared()
     times = turns(calls(models, **shape), shape["calls"], shape["repeats"])
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {"times": times, **sizes(models), "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {"times": times, **sizes(models), **jobs.cost(started)}
 
 
 # ---- models ---------------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from labkit import env
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
-from labkit.records import ledger
+from labkit.records import ledger, store
 
 # Nothing here may touch a card when imported: a process forked after that cannot use it (bitsandbytes does).
 PRELOADED = ["torch", "transformers.models.llama.modeling_llama", "datasets", "labkit.__main__"]
@@ -89,6 +90,30 @@ def write(folder, name, result):
     temporary = result_file(folder, name).with_suffix(".part")
     temporary.write_text(json.dumps({**result, "bands": ledger.bands()}))
     os.replace(temporary, result_file(folder, name))
+
+
+def cost(started):
+    """{seconds since `started`, peak bytes that torch held on the card}, as records of jobs add them up."""
+    import torch
+
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {"seconds": time.perf_counter() - started, "peak_bytes": peak}
+
+
+def finish(bench, lines, results, **record):
+    """Print the report; on a GPU at its budget write the record `bench` of all job `results` and say so.
+
+    `record` is what `store.write` takes beside them: values, digest, scores. Anything else was a trial.
+    """
+    print("\n".join(lines))
+    if env.profile() != "gpu":
+        print("a trial: no record is written without a GPU")
+        return
+    path = store.write(
+        bench, "gpu", seed=0, seconds=sum(one["seconds"] for one in results),
+        peak_bytes=max(one["peak_bytes"] for one in results), claims=ledger.stamp(results), **record,
+    )  # fmt: skip
+    print(f"wrote {path.name}")
 
 
 def _current(folder, name, digest):

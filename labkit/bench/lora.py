@@ -10,7 +10,7 @@ from labkit import env, methods
 from labkit.bench import jobs, lora_jobs, lora_report, lora_time, lora_values
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "lora"
 METHODS = ("full", "lora-r16")
@@ -57,18 +57,9 @@ def main(argv):
         tried[f"{method}-b{asked['batch']}"] = _tried(entry)
     found = run(trained) | run(alone, 1)  # with the card to itself: these are timed
     values = {**lora_values.summary(found, asked), **lora_values.best_rates(tried)}
-    print("\n".join(lora_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
-    swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]
-    every = [*found.values(), *swept]
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values,
-        peak_bytes=max(one["peak_bytes"] for one in every), scores=lora_values.scores(found),
-        digest=digest, claims=ledger.stamp(every),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
+    jobs.finish(NAME, lora_report.lines(values), [*found.values(), *swept],
+                values=values, digest=digest, scores=lora_values.scores(found))  # fmt: skip
     return 0
 
 
@@ -139,5 +130,4 @@ def job(name):
         do = {"rebase": lora_jobs.rebase, "lowrank": lora_jobs.lowrank, "forget": lora_jobs.forget,
               "merge": lora_time.merge, "speed": lora_time.speed, "flops": lora_time.flops}[kind]  # fmt: skip
         result = do(*rest, asked)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}

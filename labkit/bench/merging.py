@@ -15,7 +15,7 @@ from labkit.bench import methods as bench_methods
 from labkit.bench.merging_jobs import GRID, JOINT_RATES, LORA_RATES, PAIRS_ONLY, RATES, SETS, SOUP_RATES
 from labkit.bench.merging_more import ARMS, DROPS, LONGER, WAYS
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "merging"
 TEXT_RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of continued pre-training, for the base and the stack alike
@@ -60,16 +60,8 @@ def main(argv):
     found |= run(finals(asked, chosen))
     values = merging_values.summary(found, tried, chosen, asked)
     scores = merging_values.scores(found, chosen, asked)
-    print("\n".join(merging_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
     every = [*found.values(), *(one for rates in tried.values() for one in rates.values())]
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values, scores=scores,
-        peak_bytes=max(one["peak_bytes"] for one in every), digest=digest, claims=ledger.stamp(every),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, merging_report.lines(values), every, values=values, digest=digest, scores=scores)
     return 0
 
 
@@ -145,5 +137,4 @@ def job(name, folder):
     here = ("base", "specialist", "adapter", "joint", "tune", "final")
     home = merging_jobs if kind in here else merging_more
     result = getattr(home, kind)(*rest, asked, folder)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}

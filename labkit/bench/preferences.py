@@ -9,11 +9,11 @@ before it left.
 import time
 
 from labkit import env
-from labkit.bench import jobs, preferences_jobs, preferences_report, preferences_values
+from labkit.bench import jobs, preferences_jobs, preferences_report, preferences_start, preferences_values
 from labkit.bench import methods as bench_methods
 from labkit.bench.preferences_jobs import BETA, FAILING, KIN, SHARES
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "preferences"
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)
@@ -27,11 +27,11 @@ GPU = {"seeds": (0, 1, 2), "more": tuple(range(8)), "start": 300, "batch": 8, "l
 SMOKE = {"seeds": (0,), "more": (0, 1), "start": 2, "batch": 2, "length": 256, "messages": 8, "answers": 4,
          "steps": 2, "pairs": 2, "betas": (0.1, 1.0), "rl": 2, "prompts": 2, "group": 2, "looks": 2,
          "samples": 2, "new": 40, "rows": 4, "passages": 2}  # fmt: skip
-CODE = ("bench/preferences", "bench/preferences_jobs", "bench/preferences_scores", "bench/preferences_values",
-        "bench/methods", "methods/full", "methods/lora", "methods/preferences/kl",
-        "methods/preferences/pairs", "methods/preferences/reward", "methods/preferences/sampling",
-        "methods/preferences/trained", "methods/preferences/wins", "tasks/voice/rules",
-        "tasks/voice/scoring")  # fmt: skip
+CODE = ("bench/preferences", "bench/preferences_jobs", "bench/preferences_scores", "bench/preferences_start",
+        "bench/preferences_values", "bench/methods", "methods/full", "methods/lora",
+        "methods/preferences/kl", "methods/preferences/pairs", "methods/preferences/reward",
+        "methods/preferences/sampling", "methods/preferences/trained", "methods/preferences/wins",
+        "tasks/voice/rules", "tasks/voice/scoring")  # fmt: skip
 FAMILIES = ("voice", "general")
 
 
@@ -51,16 +51,8 @@ def main(argv):
 
     found, tried = stages(asked, run, EXTENSIONS if profile == "gpu" else 0)
     values = preferences_values.summary(found, tried, asked, phrasings(asked))
-    print("\n".join(preferences_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
     every = [*found.values(), *(one for numbers in tried.values() for one in numbers.values())]
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values,
-        peak_bytes=max(one["peak_bytes"] for one in every), digest=digest, claims=ledger.stamp(every),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, preferences_report.lines(values), every, values=values, digest=digest)
     return 0
 
 
@@ -164,17 +156,16 @@ def job(name, folder):
     elif kind in preferences_jobs.LOSSES:
         result = preferences_jobs.dpo(kind, *rest, asked, folder)
     else:
-        do = {"start": preferences_jobs.start, "pairs": preferences_jobs.pairs, "sft": preferences_jobs.sft,
+        do = {"start": preferences_start.start, "pairs": preferences_start.pairs, "sft": preferences_jobs.sft,
               "grpo": preferences_jobs.grpo, "reward": preferences_jobs.reward}[kind]  # fmt: skip
         result = do(*rest, asked, folder)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}
 
 
 def _try(arm, number, seed, code, asked, folder):
     """A job of a sweep: `number` is a rate, or a beta at the rate that `code` says."""
     if arm == "start":
-        return preferences_jobs.tune_start(number, seed, asked, folder)
+        return preferences_start.tune_start(number, seed, asked, folder)
     if arm in KIN:
         return preferences_jobs.dpo(arm, number, code, seed, asked, folder, CODE_OF_SWEEP)
     if arm == "dpo":

@@ -1,178 +1,23 @@
-"""The jobs of `bench preferences`: each trains one model from a seed's start, and scores it.
+"""The jobs of `bench preferences` that train on pairs: each from a seed's start, and scores what it made.
 
 Arguments are parts of a job's name, so text; `asked` is `preferences.settings()`, `folder` where jobs leave
-results. A start leaves its weights there too, and a job reads what the ones before it left.
+results. `preferences_start` has the jobs that they begin from.
 """
 
-import json
 import math
-import os
-from pathlib import Path
 
-from labkit.bench import jobs
 from labkit.bench import methods as bench_methods
 from labkit.bench import preferences_scores as scoring
+from labkit.bench.preferences_start import diverged, fitted, left, messages, started, tried
 from labkit.errors import LabkitError
 
 LOSSES = {"dpo": "sigmoid", "ready": "sigmoid", "balanced": "sigmoid", "ipo": "ipo", "norm": "sigmoid_norm"}
 RANK = 16
 KIN = {"ipo": (0.3, 1.0, 3.0), "norm": (1.0, 3.0, 10.0)}  # betas to begin with: their losses take means
 BETA = 0.1  # of DPO where its rate is chosen
-LENGTH_RULES = ("not_too_long", "not_too_short")
 SHARES = (1, 2, 4)  # more SFT takes all, half or a quarter of the steps that read as much as DPO
 FAILING = 0.001  # a beta that hardly holds on to the start
 PARTS = 2  # that GRPO's answers are split into for the backward pass: half the memory of logits
-
-
-# ---- the start ------------------------------------------------------------------------------------------
-
-
-def start(rate, seed, asked, folder):
-    """Full finetuning of the base on drafts; leaves its weights, and its scores as a policy."""
-    from labkit import load_tokenizer
-
-    tokenizer, data = load_tokenizer(), scoring.voice_rows()
-    model, run = _drafted(rate, seed, asked, data)
-    if not run:
-        raise LabkitError(f"the start diverged at the rate {rate} with seed {seed}: sweep again")
-    _keep(model, Path(folder) / f"start_{seed}.safetensors")
-    test = scoring.few(data["test"], asked)
-    found = scoring.policy_scores(model, tokenizer, test, seed, asked, divergence=False)
-    return {"policy": found, "held-out loss": run.validation[-1][1]}
-
-
-def tune_start(rate, seed, asked, folder):
-    """As `bench_methods.sweep` wants it: the loss on validation drafts alone decides."""
-    _, run = _drafted(rate, seed, asked, scoring.voice_rows())
-    loss = run.validation[-1][1] if run else math.inf
-    return _tried(0.0, loss) if math.isfinite(loss) else _diverged()
-
-
-def _drafted(rate, seed, asked, data):
-    """(model, Run, or None where the loss was no number) of full finetuning on drafts."""
-    from labkit import methods
-
-    model = methods.find("full").prepare(int(seed))
-    options = {"steps": asked["start"], "batch": asked["batch"], "length": asked["length"],
-               "validation": scoring.few(data["validation"], asked),
-               "validate_every": asked["start"]}  # fmt: skip
-    return model, _fitted(model, data["train"], rate, seed, options)
-
-
-def _fitted(model, rows, rate, seed, options):
-    from labkit import fit, load_tokenizer
-
-    try:
-        return fit(model, rows, load_tokenizer(), lr=float(rate), seed=int(seed), progress=False, **options)
-    except LabkitError as error:
-        if not str(error).startswith(bench_methods.DIVERGED):
-            raise
-        return None
-
-
-def _keep(model, path):
-    """Write all weights whole or not at all; the head that is the embedding is written once."""
-    from safetensors.torch import save_file
-
-    temporary = path.with_name(f".part-{path.name}")
-    try:
-        save_file({name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters()},
-                  temporary)  # fmt: skip
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def started(seed, folder):
-    """The model that `start` left for this seed; LabkitError where it left none."""
-    import torch
-    from safetensors.torch import load_file
-
-    from labkit import load_model
-
-    path = Path(folder) / f"start_{seed}.safetensors"
-    if not path.exists():
-        raise LabkitError(f"{path} is missing: delete the start_..._{seed}.json beside it, and run again")
-    model, state = load_model(), load_file(path)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(state[name])
-    return model
-
-
-# ---- pairs ----------------------------------------------------------------------------------------------
-
-
-def pairs(seed, asked, folder):
-    """On-policy pairs of the start by the pair rules, those without a length signal, and what was sampled.
-
-    `lengths`, `ended` and `kept` are the tokens, whether it ended, and the share of pair rules of every
-    sample, a list a message; `kept apart` is that share without LENGTH_RULES; `samples` the first answer to
-    each message.
-    """
-    from labkit import load_tokenizer
-    from labkit.methods import preferences as pr
-    from labkit.tasks import voice
-
-    rows, tokenizer = messages(asked), load_tokenizer()
-    answers = pr.sample(started(seed, folder), tokenizer, rows["prompt"], n=asked["answers"], seed=int(seed),
-                        batch=512, max_new_tokens=asked["new"], progress=False)  # fmt: skip
-    whole = _of_answers(rows, answers, int(seed))
-    rules = [rule for rule in voice.PAIR_RULES if rule not in LENGTH_RULES]
-
-    def kept(row, text):
-        found = voice.kept(row["message"], text, rules)
-        return sum(found.values()) / len(found)
-
-    def each(score):
-        return [[score(row, one) for one in some] for row, some in zip(rows, answers, strict=True)]
-
-    return {
-        "pairs": whole.to_list(),
-        "balanced": _balanced(whole, int(seed)).to_list(),
-        "lengths": each(lambda row, one: len(one.ids)),
-        "ended": each(lambda row, one: one.ended),
-        "kept": each(lambda row, one: round(voice.reward(row["message"], one.text), 4)),
-        "kept apart": each(lambda row, one: round(kept(row, one.text), 4)),
-        "samples": [{"prompt": row["prompt"], "text": some[0].text, "tokens": len(some[0].ids)}
-                    for row, some in zip(rows, answers, strict=True)],
-    }  # fmt: skip
-
-
-def _of_answers(rows, answers, seed):
-    """`on_policy`, but a trial's short answers, of which few end, count as if they had."""
-    from labkit import env
-    from labkit.methods import preferences as pr
-
-    try:
-        return pr.on_policy(rows, answers, seed=seed)
-    except LabkitError:
-        if env.profile() == "gpu":
-            raise
-        return pr.on_policy(rows, [[one.text for one in some] for some in answers], seed=seed)
-
-
-def _balanced(whole, seed):
-    """`length_balanced`, but a trial's few pairs, which may have no counterpart, stay as they are."""
-    from labkit import env
-    from labkit.methods import preferences as pr
-
-    try:
-        return pr.length_balanced(whole, seed=seed)
-    except LabkitError:
-        if env.profile() == "gpu":
-            raise
-        return whole
-
-
-def messages(asked):
-    """The train messages that all seeds and arms learn from."""
-    train = scoring.voice_rows()["train"].shuffle(seed=0)
-    return train.select(range(min(asked["messages"], len(train))))
-
-
-def _left(name, folder):
-    return json.loads(jobs.result_file(folder, name).read_text())
 
 
 # ---- policies -------------------------------------------------------------------------------------------
@@ -184,13 +29,13 @@ def sft(rate, share, seed, asked, folder, judged="test"):
     from labkit import env
     from labkit.methods.lora import adapted
 
-    found, model = _left(f"pairs_{seed}", folder)["pairs"], started(seed, folder)
+    found, model = left(f"pairs_{seed}", folder)["pairs"], started(seed, folder)
     env.seed_everything(int(seed))
     policy = adapted(model, RANK)
     steps = max(1, sft_steps(found, asked) // int(share))
     rows = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in found]
     options = {"steps": steps, "batch": asked["batch"], "length": asked["length"]}
-    run = _fitted(policy, rows, rate, seed, options)
+    run = fitted(policy, rows, rate, seed, options)
     return {**_outcome(policy, seed, asked, judged, bool(run)), "steps": steps}
 
 
@@ -219,8 +64,8 @@ def dpo(arm, beta, rate, seed, asked, folder, judged="test"):
     from labkit import load_tokenizer
     from labkit.methods import preferences as pr
 
-    left, model = _left(f"pairs_{seed}", folder), started(seed, folder)
-    data = left["balanced"] if arm == "balanced" else left["pairs"]
+    made, model = left(f"pairs_{seed}", folder), started(seed, folder)
+    data = made["balanced"] if arm == "balanced" else made["pairs"]
     if arm == "ready":
         from labkit.tasks import voice
 
@@ -270,21 +115,13 @@ def _outcome(policy, seed, asked, judged, worked):
             raise LabkitError("this training diverged, at a rate whose sweep did not: look at its pairs")
         return {"policy": scoring.policy_scores(policy, tokenizer, rows, seed, asked)}
     if not worked:
-        return _diverged()
+        return diverged()
     with scoring.fast(policy):
         answers = pr.sample(policy, tokenizer, rows["prompt"], n=asked["answers"], seed=int(seed), batch=512,
                             max_new_tokens=asked["new"], progress=False)  # fmt: skip
     shares = [scoring.kept_share(row, one.text) for row, some in zip(rows, answers, strict=True)
               for one in some]  # fmt: skip
-    return _tried(scoring.mean(shares), None)
-
-
-def _tried(right, loss):
-    return {"right": right, "loss": loss, "diverged": False}
-
-
-def _diverged():
-    return {"right": 0.0, "loss": None, "diverged": True}
+    return tried(scoring.mean(shares), None)
 
 
 # ---- reward models --------------------------------------------------------------------------------------
@@ -316,13 +153,13 @@ def reward(kind, rate, seed, asked, folder, judged="test"):
 
     if judged != "test":
         accuracy = pr.pair_accuracy(*sides(scoring.few(unseen, asked)))
-        return _tried(accuracy, None) if math.isfinite(accuracy) else _diverged()
+        return tried(accuracy, None) if math.isfinite(accuracy) else diverged()
     found = {"accuracy": {}, "calibration error": {}}
     for name in ("raw", "balanced"):
         both = sides(scoring.few(voice.load_pairs(balanced=name == "balanced")["test"], asked))
         found["accuracy"][name] = pr.pair_accuracy(*both)
         found["calibration error"][name] = pr.calibration_error(*both)
-    samples = _left(f"pairs_{seed}", folder)["samples"][: asked["rows"]]
+    samples = left(f"pairs_{seed}", folder)["samples"][: asked["rows"]]
     prompts, texts = ([one[key] for one in samples] for key in ("prompt", "text"))
     given = pr.rewards(scorer, tokenizer, prompts, texts, batch=scoring.READ, progress=False)
     return {**found, "correlation": pr.length_correlation(given, [one["tokens"] for one in samples])}

@@ -5,12 +5,11 @@ its best rate, with three seeds that also seed the dither. Every QLoRA model is 
 dithered bases and on the base as it is, at the rate that `bench methods` found there.
 """
 
-
 from labkit import env, methods
 from labkit.bench import jobs, qlora_jobs, qlora_report, qlora_values
 from labkit.bench.methods import EXTENSIONS, best_rate, sweep
 from labkit.errors import LabkitError
-from labkit.records import ledger, store
+from labkit.records import store
 
 NAME = "qlora"
 SEEDS = (0, 1, 2)
@@ -45,17 +44,9 @@ def main(argv):
     alone = run(qlora_jobs.MEMORY + qlora_jobs.TIMES, 1)  # alone on the card
     values = qlora_values.summary(tried, finals, trained, alone)
     scores = qlora_values.scores(trained)
-    print("\n".join(qlora_report.lines({"name": NAME, "values": values, "scores": scores})))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
     whole = [*(one for rates in tried.values() for one in rates.values()), *found.values(), *alone.values()]
-    path = store.write(
-        NAME, profile, seed=SEEDS[0], seconds=sum(one["seconds"] for one in whole), values=values,
-        scores=scores, peak_bytes=max(one["peak bytes"] for one in found.values()),
-        digest={**digest, **_code(CODE)}, claims=ledger.stamp(whole),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, qlora_report.lines({"name": NAME, "values": values, "scores": scores}), whole,
+                values=values, digest={**digest, **_code(CODE)}, scores=scores)  # fmt: skip
     return 0
 
 

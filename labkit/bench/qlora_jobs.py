@@ -4,6 +4,7 @@ import math
 import time
 
 from labkit import env
+from labkit.bench import jobs
 from labkit.errors import LabkitError
 from labkit.memory import Setting, measure, predict
 from labkit.methods.four_bit import dequantized, four_bit_of, in_16_bits, merge_into
@@ -37,7 +38,7 @@ def job(name):
     started = time.perf_counter()
     kind, *rest = name.split("_")
     result = {"sweep": tune, "final": final, "memory": memory, "time": times}[kind](*rest)
-    return {**result, "seconds": time.perf_counter() - started}
+    return {**result, **jobs.cost(started)}
 
 
 # ---- score ----------------------------------------------------------------------------------------------
@@ -71,7 +72,7 @@ def final(arm, rate, seed, which):
     ways = {UNMERGED: lambda: model, **(merges(which, seed, model) if arm == FOUR_BIT else {})}
     rows = few(data["test"])
     return {"flags": {way: stats.pack_rows(exact(make(), rows).exact_rows) for way, make in ways.items()},
-            "training seconds": run.seconds, "path": run.path, "peak bytes": run.peak_bytes}  # fmt: skip
+            "training seconds": run.seconds, "path": run.path}  # fmt: skip
 
 
 def train(arm, rate, seed, which, rows, **held_out):

@@ -12,7 +12,7 @@ from labkit import env, methods
 from labkit.bench import full_jobs, full_values, jobs, lora_jobs, soft_report
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
-from labkit.records import judge, ledger, stats, store
+from labkit.records import judge, stats, store
 
 NAME = "soft"
 LORA = "lora-r16"
@@ -44,17 +44,9 @@ def main(argv):
     best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     found = run(names(asked, best))
     values, scored = summary(found, tried, asked), scores(found, asked)
-    print("\n".join(soft_report.lines(values)))
-    if profile != "gpu":
-        print("a trial: no record is written without a GPU")
-        return 0
     swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
-    every = [*found.values(), *swept]
-    path = store.write(
-        NAME, profile, seed=0, seconds=sum(one["seconds"] for one in every), values=values, scores=scored,
-        peak_bytes=max(one["peak_bytes"] for one in every), digest=digest, claims=ledger.stamp(every),
-    )  # fmt: skip
-    print(f"wrote {path.name}")
+    jobs.finish(NAME, soft_report.lines(values), [*found.values(), *swept],
+                values=values, digest=digest, scores=scored)  # fmt: skip
     return 0
 
 
@@ -140,8 +132,7 @@ def job(name):
     torch.set_float32_matmul_precision("high")
     kind, arm, rate, seed, *_ = name.split("_")
     result = {"sweep": tune, "final": final}[kind](arm, rate, seed, asked)
-    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-    return {**result, "seconds": time.perf_counter() - started, "peak_bytes": peak}
+    return {**result, **jobs.cost(started)}
 
 
 def trainee(arm, seed, asked):

@@ -4,6 +4,7 @@ import math
 import resource
 import sys
 import time
+import traceback
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from labkit import env
+from labkit import env, in_notebook
 from labkit.errors import LabkitError
 from labkit.train import checkpoint as checkpoints
 from labkit.train import graph as graphs
@@ -120,30 +121,34 @@ def fit(
             env.seed_everything(seed)
         batches = _batches(encoded, bins, length if pack else None, accumulate, room, skip=run.steps)
         pending, earlier, started = [], run.seconds, time.perf_counter()
-        for step in range(run.steps, steps):
-            step_batches = next(batches)
-            run.tokens += sum(one.tokens for one in step_batches)
-            loss = take(step_batches, lr * rate(step, steps, warmup, schedule))
-            pending.append((step, loss, [number for one in step_batches for number in one.rows]))
-            last = step + 1 == steps
-            save = checkpoint and (step + 1) % checkpoint_every == 0
-            validate = held_out is not None and ((step + 1) % validate_every == 0 or last)
-            if on.type == "cpu" or last or save or validate or len(pending) == CHECK_EVERY:
-                run.losses += _finite(pending)
-                pending = []
-                run.seconds = earlier + time.perf_counter() - started
-                bar.set_postfix_str(f"loss {run.losses[-1]:.3f}, {run.tokens_per_second:,.0f} tokens/s")
-            bar.update()
-            if validate:
-                loss = _held_out_loss(take, model, held_out, batch, length if pack else None, on)
-                run.validation.append((step + 1, loss))
-                run.stopped_early = best.see(loss, take.stepped) and not last
-            if save and not run.stopped_early:
-                state = {"fingerprint": mark, "losses": run.losses, "validation": run.validation,
-                         "tokens": run.tokens, "seconds": run.seconds, "best": best.state()}  # fmt: skip
-                checkpoints.save(checkpoint, state, take.stepped, take.optimizer, take.scaler)
-            if run.stopped_early:
-                break
+        with _keeping_interrupted(run):
+            for step in range(run.steps, steps):
+                step_batches = next(batches)
+                loss = take(step_batches, lr * rate(step, steps, warmup, schedule))
+                pending.append((step, loss, [number for one in step_batches for number in one.rows]))
+                run.tokens += sum(one.tokens for one in step_batches)
+                last = step + 1 == steps
+                save = checkpoint and (step + 1) % checkpoint_every == 0
+                validate = held_out is not None and ((step + 1) % validate_every == 0 or last)
+                if on.type == "cpu" or last or save or validate or len(pending) == CHECK_EVERY:
+                    run.losses += _finite(pending)
+                    pending = []
+                    run.seconds = earlier + time.perf_counter() - started
+                    bar.set_postfix_str(f"loss {run.losses[-1]:.3f}, {run.tokens_per_second:,.0f} tokens/s")
+                bar.update()
+                if validate:
+                    loss = _held_out_loss(take, model, held_out, batch, length if pack else None, on)
+                    run.validation.append((step + 1, loss))
+                    run.stopped_early = best.see(loss, take.stepped) and not last
+                if save and not run.stopped_early:
+                    state = {"fingerprint": mark, "losses": run.losses, "validation": run.validation,
+                             "tokens": run.tokens, "seconds": run.seconds, "best": best.state()}  # fmt: skip
+                    checkpoints.save(checkpoint, state, take.stepped, take.optimizer, take.scaler)
+                if run.stopped_early:
+                    break
+        if run.interrupted:
+            run.losses += _finite(pending)
+            print(f"stopped after {run.steps} of {steps} steps: the model keeps what they trained")
         best.restore(take.stepped)
         if on.type == "cuda":
             torch.cuda.synchronize(on)
@@ -152,7 +157,7 @@ def fit(
         run.peak_bytes = max(_peak_bytes(on), take.graph.peak if take.graph else 0)
         if progress and take.graph and take.graph.failure:
             print(f"step by step, without a CUDA graph: capturing failed ({take.graph.failure})")
-    if checkpoint:
+    if checkpoint and not run.interrupted:
         Path(checkpoint).unlink(missing_ok=True)
     return run
 
@@ -219,11 +224,23 @@ def _training(model, gradient_checkpointing):
 
 
 @contextmanager
+def _keeping_interrupted(run):
+    """In a notebook, let an interrupt end the steps and not the cell: what they trained is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not in_notebook():
+            raise
+        run.interrupted = True
+
+
+@contextmanager
 def _memory_advice(batch, length, accumulate):
     """Turn CUDA's out-of-memory error into advice on which budget to change."""
     try:
         yield
     except torch.cuda.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # else a notebook keeps their tensors for its last error
         halved = f"batch={batch // 2}, accumulate={2 * accumulate} for the same step in half the memory"
         raise LabkitError(
             f"the GPU ran out of memory with batch={batch}, length={length} "

@@ -10,6 +10,7 @@ class Run:
     `losses` has one mean per step over weighted tokens, in nats; `tokens` counts non-padding
     tokens; `peak_bytes` is CUDA's peak allocation, or the process's peak on a CPU; `path` says how
     steps were taken: `plain`, or `CUDA graph`, with `compiled blocks` where blocks were compiled.
+    `interrupted` says that a learner stopped the cell.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -21,6 +22,7 @@ class Run:
     precision: str = ""
     path: str = "plain"
     stopped_early: bool = False
+    interrupted: bool = False
 
     @property
     def steps(self):
