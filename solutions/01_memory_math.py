@@ -503,8 +503,8 @@ print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds
 # %% [markdown]
 # trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl
 # with checkpointing, 1.4: beside the weights it holds little but 30 block inputs and a loss in pieces. In
-# time it is 16, 3 and 41 s. `fit` packs rows instead of padding them, and replays each step as one CUDA graph
-# instead of launching every kernel from Python. The 41 s overstate recomputing: that run came first and paid
+# time it is 12, 4 and 28 s. `fit` packs rows instead of padding them, and replays each step as one CUDA graph
+# instead of launching every kernel from Python. The 28 s overstate recomputing: that run came first and paid
 # for warming up.
 #
 # ## Out of memory, on purpose

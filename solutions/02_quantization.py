@@ -777,7 +777,7 @@ for name, run in twins.items():
     print(f"{name}: the loss fell by more than a third:", ends[name] < run.losses[0] * 2 / 3)
 
 # %% [markdown]
-# On the recorded run ternary ends lower, 0.56 against 0.66: one seed, one rate for both, tuned for neither,
+# On the recorded run ternary ends lower, 0.55 against 0.65: one seed, one rate for both, tuned for neither,
 # training loss. Tuned, with three seeds, on held-out rows, the two tie (quant-ternary below).
 #
 # ## Fewer bits, not faster arithmetic
@@ -803,10 +803,10 @@ for tokens in (1, 4096):
           f"ratio {times[1] / times[0]:.2f}")
 
 # %% [markdown]
-# Not on the recorded card: one token takes 1.79 times as long (1.65 to 1.71 in four of the claim's five
-# repeats, 3.1 in the other). bf16 reads 90 MB in 25 µs, 3.6 TB/s, which is much of what this card's memory
-# gives; NF4 takes 45 µs for 23 MB, so there the kernel or its call is the limit. Where memory is slower it
-# may turn. (At 4,096 tokens the claim below finds 1.11 in its own process; why not 1.05 was not looked into.)
+# Not on the recorded card: one token takes 1.39 times as long here (1.65 to 1.71 in four of the claim's five
+# repeats, 3.1 in the other). bf16 reads 90 MB in 27 µs, 3.3 TB/s, which is much of what this card's memory
+# gives; NF4 takes 37 µs for 23 MB, so there the kernel or its call is the limit. Where memory is slower it
+# may turn.
 
 # %%
 record(seed=SEED, perplexity=live["base"]["not rounded"], perplexity_nf4=live["base"]["nf4 double"],

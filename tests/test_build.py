@@ -318,6 +318,16 @@ def test_refresh_runs_only_the_cells_that_print_records(course):
     assert build(course=course, refresh=True) == []
 
 
+def test_refresh_runs_what_comes_before_the_imports_too_and_a_recorded_cell_there_once(course):
+    edit(course, "# %%\nimport", '# %% tags=["recorded"]\nearly = 1\nprint("early")\n\n# %%\nfrom labkit import env\nimport')
+    edit(course, '# %%\nprint("the end")', '# %% tags=["recorded"]\nprint(early, env.profile())')
+    build(course=course)
+    pretend_executed(course)
+    build(course=course, refresh=True)
+    assert cell(course.solutions, "early, env").outputs[0].text.startswith("1 ")
+    assert [one.text for one in cell(course.solutions, 'print("early")').outputs] == ["early\n"]
+
+
 def test_refresh_of_a_cell_that_wants_more_than_imports_names_it_and_writes_nothing(course):
     edit(course, '# %%\nprint("the end")', '# %% tags=["recorded"]\nprint(double)')
     build(course=course)

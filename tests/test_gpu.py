@@ -100,7 +100,7 @@ def test_running_out_of_memory_names_the_budget_and_leaves_a_usable_model(model,
     # Room for weights, gradients and Adam, but not for the activations of 64 x 1024 tokens.
     torch.cuda.set_per_process_memory_fraction(min(1.0, 6e9 / total))
     try:
-        with pytest.raises(LabkitError, match="ran out of memory with batch=64, length=1024.*batch=32"):
+        with pytest.raises(LabkitError, match=r"ran out of memory.*room for [3-6]\.\d GB\. Pass batch="):
             fit(model, tickets, tokenizer, steps=2, lr=1e-4, batch=64, length=1024, progress=False)
         gc.collect()
         torch.cuda.empty_cache()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from labkit.errors import LabkitError
-from labkit.memory import Setting, measure, predict, trace
+from labkit.memory import Setting, machine, measure, predict, trace
 from labkit.memory.apart import measure_apart
 from labkit.paths import ROOT
 
@@ -26,10 +26,13 @@ def measured(**fields):
 )  # fmt: skip
 def test_trace_and_formula_foretell_what_a_card_shows(fields):
     setting, found = Setting("smollm2-135m", **fields), measured(**fields)
-    for engine, error in ((trace, 0.01), (predict, 0.05)):  # the formula leaves out what blocks waste
+    # Measuring warms up with a backward pass, which leaves a workspace that inference never takes.
+    extra = machine.H100.workspace if setting.method == "inference" else 0
+    # The formula leaves out what blocks waste: little of the peak, up to 12% of a small process.
+    for engine, error, whole in ((trace, 0.01, 0.1), (predict, 0.05, 0.15)):
         said = engine(setting)
-        assert said.peak_allocated == pytest.approx(found.peak_allocated, rel=error)
-        assert said.process == pytest.approx(found.process, rel=0.1)
+        assert said.peak_allocated == pytest.approx(found.peak_allocated - extra, rel=error)
+        assert said.process == pytest.approx(found.process - extra, rel=whole)
         assert said.moment == found.moment
 
 

@@ -559,13 +559,14 @@ class Card:
 
     def __init__(self, patch, others=0, weights=0):
         self.others, self.allocated, self.reserved = list(others) if others else [0], weights, weights
-        self.fractions, self.emptied, self.now, self.waits = [], 0, 0, 0
+        self.fractions, self.emptied, self.now, self.waits, self.fraction = [], 0, 0, 0, 1.0
         total = 80 * GB
         properties = SimpleNamespace(total_memory=total)
         for name, value in {
             "is_available": lambda: True, "current_device": lambda: 0,
             "get_device_properties": lambda *_: properties,
             "set_per_process_memory_fraction": lambda share, on: self.fractions.append((share, on)),
+            "get_per_process_memory_fraction": lambda *_: self.fraction,
             "mem_get_info": lambda *_: (total - self.held() - self.reserved, total),
             "memory_allocated": lambda *_: self.allocated, "memory_reserved": lambda *_: self.reserved,
             "empty_cache": self.empty,
@@ -687,6 +688,9 @@ def test_who_runs_out_of_memory_hears_which_budget_to_lower_from_what_was_free_b
     assert "there is room for 10.0 GB. Pass batch=16, accumulate=4" in advice()
     card = Card(monkeypatch, others=[70 * GB], weights=4 * GB)  # another model of this notebook
     assert "room for 6.6 GB. Pass batch=8, accumulate=4" in share.advisor(None, CUDA, batch=32, length=512)()
+    card = Card(monkeypatch, weights=need.weights(_step()))
+    card.fraction = 5.0 * GB / (80 * GB)  # set by hand, as lesson 01 does to run out of memory
+    assert "room for 5.0 GB. Pass batch=" in share.advisor(None, CUDA, batch=32, length=512)()
     with monkeypatch.context() as patch:
         patch.setenv("LABKIT_GPU_SHARE", "5GB")
         Card(patch, weights=need.weights(_step()))

@@ -170,7 +170,7 @@ def _executed(path, course, timeout, record):
 
 
 def _refreshed(path, course, timeout):
-    """The stored notebook, of which the first code cell (imports) and those tagged `recorded` ran anew."""
+    """The stored notebook, of which the first code cells (imports) and those tagged `recorded` ran anew."""
     from labkit.execute import run
 
     notebook = source.read(path, course.points)
@@ -180,7 +180,11 @@ def _refreshed(path, course, timeout):
         carry(notebook, nbformat.read(path.with_suffix(".ipynb"), as_version=4))
     counts = {cell["id"]: cell.execution_count for cell in again}
     if again:
-        cells = [*copy.deepcopy(code[:1]), *again]  # the imports run, and keep what they printed
+        labkit = re.compile(r"^(import|from) labkit\b", re.MULTILINE)
+        first = next((number for number, cell in enumerate(code) if labkit.search(cell.source)), 0)
+        wanted = {cell["id"] for cell in again}
+        cells = [cell if cell["id"] in wanted else copy.deepcopy(cell)  # the imports keep what they printed
+                 for number, cell in enumerate(code) if number <= first or cell["id"] in wanted]  # fmt: skip
         part = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
         run(part, path.parent, timeout=timeout, name=path.stem)
     for cell in again:

@@ -251,7 +251,7 @@ def advisor(model, on, *, accumulate=1, **budget):
     """
     if on.type != "cuda":
         return lambda: ""
-    held, room = _allocated(on), min(_cap(_total(on)) or _total(on), _free(on))
+    held, room = _allocated(on), min(_cap(_total(on)) or _offered(on), _free(on))
 
     def advice():
         setting = need.setting_of(model, **budget)
@@ -292,6 +292,13 @@ def _total(on):
     import torch
 
     return torch.cuda.get_device_properties(on).total_memory
+
+
+def _offered(on):
+    """Bytes that this process may take: the whole card, or the fraction of it that was set by hand."""
+    import torch
+
+    return int(torch.cuda.get_per_process_memory_fraction(on) * _total(on))
 
 
 def _say(text):
