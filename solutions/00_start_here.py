@@ -261,7 +261,7 @@ with torch.no_grad():
 run = fit(
     model, data["train"], tokenizer, steps=numbers.steps, batch=numbers.batch, length=numbers.length,
     lr=numbers.lr, seed=SEED,
-)  # fmt: skip
+)
 print(run)
 
 # %%
@@ -305,7 +305,7 @@ print("exact at least 20 points above the best prompt:", after.exact - before.ex
 # %%
 record(seed=SEED, exact_before=before.exact, valid_before=before.valid, exact_after=after.exact,
        valid_after=after.valid, training_seconds=run.seconds, tokens=run.tokens,
-       tokens_per_second=run.tokens_per_second, rows_after=after.n, rows_before=before.n)  # fmt: skip
+       tokens_per_second=run.tokens_per_second, rows_after=after.n, rows_before=before.n)
 
 # %% [markdown]
 # On the CPU budget most objects still have something wrong: good form, not yet a clerk. On the GPU budget
@@ -358,11 +358,11 @@ settings = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
     max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+)
 trainer = SFTTrainer(
     load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     peft_config=adapter, processing_class=tokenizer,
-)  # fmt: skip
+)
 seconds = trainer.train().metrics["train_runtime"]
 theirs = score(trainer.model, tokenizer, test, batch_size=250, progress=False)
 print(f"on {after.n} test rows")

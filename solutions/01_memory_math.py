@@ -160,7 +160,7 @@ for dtype in (torch.float32, torch.bfloat16):
     parts = one_step(copy.deepcopy(model.model.layers[0].mlp), dtype)
     says = "bf16" if dtype is torch.bfloat16 else "fp32"
     print(f"{says}: weights, gradients, states {parts}; together {sum(parts):g}, "
-          f"as by the formula: {sum(parts) == solve('01.2')(says, 'adamw')}")  # fmt: skip
+          f"as by the formula: {sum(parts) == solve('01.2')(says, 'adamw')}")
 
 # %% [markdown]
 # That is the first guess: 6.74 billion weights × 8 bytes = 53.9 GB in pure bf16, activations apart. It is
@@ -226,7 +226,7 @@ mlp = copy.deepcopy(model.model.layers[0].mlp).to("cpu", torch.float32)
 for tokens in (64, 128):
     saved, _ = kept_for_backward(mlp, torch.randn(1, tokens, 576))
     print(f"{tokens} tokens: {saved:,} bytes, {saved // 4 // tokens:,} values a token; "
-          f"as by the formula: {saved == 4 * solve('01.3')(tokens, 576, 1536)}")  # fmt: skip
+          f"as by the formula: {saved == 4 * solve('01.3')(tokens, 576, 1536)}")
 
 # %% [markdown]
 # 6,720 values a token in one MLP, and there are thirty of them, and attention and norms beside each.
@@ -329,7 +329,7 @@ methods = {
     "QLoRA r=16": dict(method="qlora"),
 }
 bars({name: Setting("smollm2-135m", batch=8, seq=512, **change) for name, change in methods.items()},
-     "135M weights, 8 x 512 tokens: LoRA saves AdamW's states, not the activations")  # fmt: skip
+     "135M weights, 8 x 512 tokens: LoRA saves AdamW's states, not the activations")
 
 # %%
 big = {name: Setting("7b", batch=1, seq=512, precision="bf16", **change) for name, change in methods.items()}
@@ -348,7 +348,7 @@ for shape, precision in (("smollm2-135m", "bf16 autocast"), ("7b", "bf16")):
         report = predict(Setting(shape, batch=1, seq=512, precision=precision, **methods[name]))
         held = [report.categories.get(part, 0) / 1e9 for part in ("weights", "activations")]
         print(f"{shape:<14}{name:<12}{held[0]:>9.2f}{held[1]:>13.2f}{report.peak_allocated / 1e9:>9.2f}   "
-              f"{report.moment}")  # fmt: skip
+              f"{report.moment}")
 
 # %% [markdown]
 # The third guess: freezing shrinks gradients and states. The activations stay: with one row of 512 tokens
@@ -453,7 +453,7 @@ for name, change in methods.items():
     said, seen = predict(setting), measure_apart(setting)
     print(f"{name:<22}{said.peak_allocated / 1e9:>9.3f} GB{seen.peak_allocated / 1e9:>9.3f} GB"
           f"{said.peak_allocated / seen.peak_allocated - 1:>8.1%}"
-          f"{seen.peak_reserved / 1e9:>9.3f} GB{seen.process / 1e9:>9.3f} GB")  # fmt: skip
+          f"{seen.peak_reserved / 1e9:>9.3f} GB{seen.process / 1e9:>9.3f} GB")
 
 # %% [markdown]
 # Inference is off the most, and mostly by `measure` itself: it warms up with a backward pass too, and that
@@ -482,23 +482,23 @@ for recompute in (True, False):
         learning_rate=1e-3, warmup_steps=numbers.steps // 10, bf16=True, gradient_checkpointing=recompute,
         max_length=512, save_strategy="no", report_to="none", logging_strategy="no", disable_tqdm=True,
         seed=SEED,
-    )  # fmt: skip
+    )
     trainer = SFTTrainer(
         load_model(), settings, train_dataset=data.select_columns(["prompt", "completion"]),
         peft_config=adapter, processing_class=tokenizer,
-    )  # fmt: skip
+    )
     trainer.remove_callback(PrinterCallback)
     held = torch.cuda.memory_allocated() - sum(w.nbytes for w in trainer.model.parameters())
     torch.cuda.reset_peak_memory_stats()
     done = trainer.train().metrics
     peak = torch.cuda.max_memory_allocated() - held  # what the notebook held before is not trl's
     print(f"trl, checkpointing {recompute!s:<5}: {peak / 1e9:5.1f} GB, {done['train_runtime']:3.0f} s, "
-          f"mean loss {done['train_loss']:.2f}")  # fmt: skip
+          f"mean loss {done['train_loss']:.2f}")
     del trainer
     gc.collect()
     torch.cuda.empty_cache()
 print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds:3.0f} s, "
-      f"mean loss {sum(lora.losses) / len(lora.losses):.2f}")  # fmt: skip
+      f"mean loss {sum(lora.losses) / len(lora.losses):.2f}")
 
 # %% [markdown]
 # trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl

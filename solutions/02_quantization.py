@@ -45,7 +45,7 @@ numbers = budget(
              rows=500, twin_steps=300, twin_batch=8, twin_lr=1e-3, twin_width=576, twin_layers=8),
     smoke=dict(passages=1, formats=("nf4 double", "int4 asym 32"), steps=1, lr=1e-4, batch=1, length=256,
                rows=2, twin_steps=2, twin_batch=1, twin_lr=2e-3, twin_width=64, twin_layers=2),
-)  # fmt: skip
+)
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
 
@@ -530,7 +530,7 @@ live = {"base": perplexities(model), "dithered": perplexities(dither(model, SEED
 plain = {kind: found["not rounded"] for kind, found in live.items()}
 for name in live["base"]:
     shown = [f"{kind} {found[name]:8.2f} ({found[name] / plain[kind]:.2f} times)"
-             for kind, found in live.items()]  # fmt: skip
+             for kind, found in live.items()]
     print(f"{name:<13}", "   ".join(shown))
 
 # %% tags=["nbval-check-output"]
@@ -660,13 +660,13 @@ config = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
     max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+)
 theirs = dither(load_model(), SEED)
 replace_linears(theirs, RoundedLinear, FORMATS[BITS].round)
 trainer = SFTTrainer(
     theirs, config, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     processing_class=tokenizer,
-)  # fmt: skip
+)
 trainer.remove_callback(PrinterCallback)
 seconds = trainer.train().metrics["train_runtime"]
 ours = runs["rounded in training"]
@@ -726,7 +726,7 @@ from transformers.integrations.bitnet import AutoBitLinear
 
 torch.manual_seed(SEED)
 layers = [Bit(64, 32, bias=False), BitLinear(64, 32, bias=False),
-          AutoBitLinear(64, 32, bias=False, online_quant=True)]  # fmt: skip
+          AutoBitLinear(64, 32, bias=False, online_quant=True)]
 inputs = torch.randn(8, 64)
 outputs, gradients = [], []
 with torch.compiler.set_stance("force_eager"):
@@ -750,7 +750,7 @@ shape = LlamaConfig(
     vocab_size=len(tokenizer), hidden_size=numbers.twin_width, intermediate_size=2 * numbers.twin_width,
     num_hidden_layers=numbers.twin_layers, num_attention_heads=4, num_key_value_heads=2,
     tie_word_embeddings=True, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-)  # fmt: skip
+)
 twins = {}
 for name in ("not rounded", "ternary"):
     torch.manual_seed(SEED)
@@ -758,13 +758,13 @@ for name in ("not rounded", "ternary"):
     if name == "ternary":
         replace_linears(twin, BitLinear)
     twins[name] = fit(twin, data["train"], tokenizer, steps=numbers.twin_steps, lr=numbers.twin_lr,
-                      batch=numbers.twin_batch, length=512, prompt_loss_weight=1.0, seed=SEED)  # fmt: skip
+                      batch=numbers.twin_batch, length=512, prompt_loss_weight=1.0, seed=SEED)
 
 # %%
 ends = {name: sum(run.losses[-5:]) / len(run.losses[-5:]) for name, run in twins.items()}
 gap = ends["ternary"] - ends["not rounded"]
 title = (f"After {numbers.twin_steps} steps the ternary twin's loss is {abs(gap):.2f} nats "
-         f"{'lower' if gap < 0 else 'higher'}")  # fmt: skip
+         f"{'lower' if gap < 0 else 'higher'}")
 fig, axes = plots.figure(title, "step", "loss per token (nats)")
 for (name, run), style, colour in zip(twins.items(), ("-", "--"), plots.COLOURS, strict=False):
     axes.plot(range(1, run.steps + 1), run.losses, style, color=colour, label=name)
@@ -798,7 +798,7 @@ four = four.to("cuda")
 for tokens in (1, 4096):
     x = torch.randn(tokens, 4096, device="cuda", dtype=torch.bfloat16)
     times = [Timer("layer(x)", globals={"layer": layer, "x": x}).blocked_autorange(min_run_time=0.5).median
-             for layer in (plain, four)]  # fmt: skip
+             for layer in (plain, four)]
     print(f"{tokens:>5} tokens: bf16 {1e3 * times[0]:.3f} ms, NF4 {1e3 * times[1]:.3f} ms,",
           f"ratio {times[1] / times[0]:.2f}")
 
@@ -812,7 +812,7 @@ for tokens in (1, 4096):
 record(seed=SEED, perplexity=live["base"]["not rounded"], perplexity_nf4=live["base"]["nf4 double"],
        loss_not_rounded=loss["not rounded"], loss_after=loss["rounded after training"],
        loss_in_training=loss["rounded in training"], training_seconds=runs["not rounded"].seconds,
-       twin_not_rounded=ends["not rounded"], twin_ternary=ends["ternary"])  # fmt: skip
+       twin_not_rounded=ends["not rounded"], twin_ternary=ends["ternary"])
 
 # %% [markdown]
 # ## What the field says, measured

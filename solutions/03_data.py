@@ -60,7 +60,7 @@ numbers = budget(
     gpu=dict(steps=300, batch=8, length=512, writer_steps=150, rows=1000, judged=500, pairs=200, made=250,
              answer=80),
     smoke=dict(steps=1, batch=1, length=256, writer_steps=1, rows=2, judged=4, pairs=2, made=2, answer=4),
-)  # fmt: skip
+)
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
 
@@ -146,7 +146,7 @@ print(f"Guess 1: {counting:.0%} of the tokens count, on average over {len(encode
 # %% tags=["nbval-check-output"]
 talk = [{"role": role, "content": content} for role, content in (
     ("system", "You help customers."), ("user", "I need an invoice."), ("assistant", "For which order?"),
-    ("user", "N48213."), ("assistant", "It is on its way."))]  # fmt: skip
+    ("user", "N48213."), ("assistant", "It is on its way."))]
 ids, labels = mask(talk)
 print(marked(ids, labels))
 joined = encode({"prompt": talk[:2], "completion": talk[2:]}, tokenizer)    # what not to do
@@ -218,7 +218,7 @@ print("end tokens in the row:", ids.count(end), " with a label: by the collator"
 base = load_model(on=torch.device("cpu"))
 four = data["train"].select([2, 8, 15, 25]).select_columns(["prompt", "completion"])
 settings = SFTConfig(output_dir="out/trl", use_cpu=True, bf16=False, per_device_train_batch_size=4,
-                     report_to="none", disable_tqdm=True)  # fmt: skip
+                     report_to="none", disable_tqdm=True)
 trainer = SFTTrainer(copy.deepcopy(base), settings, train_dataset=four, processing_class=tokenizer)
 base.requires_grad_(False)
 base.model.norm.requires_grad_(True)
@@ -227,7 +227,7 @@ base.model.norm.requires_grad_(True)
 def first_loss(**options):
     """What `fit` reports for its first step over the four rows, in fp32; nothing moves at rate 0."""
     return fit(base, four, tokenizer, steps=1, lr=0.0, batch=4, pack=False, precision="fp32", progress=False,
-               **options).losses[0]  # fmt: skip
+               **options).losses[0]
 
 
 # %% tags=["nbval-check-output"]
@@ -351,7 +351,7 @@ def packed_loss(mask, positions):
 
 
 single = torch.cat([nll(base, *mask(data["train"][i]["prompt"] + data["train"][i]["completion"]))
-                    for i in range(3)]).mean().item()  # fmt: skip
+                    for i in range(3)]).mean().item()
 causal = torch.ones(batch.mask().shape, dtype=torch.bool).tril()
 running = torch.arange(batch.ids.shape[1])[None]
 apart = packed_loss(batch.mask(), batch.positions)
@@ -403,7 +403,7 @@ print(f"Guess 3: after noisy rows the test loss is {losses['noisy'] / losses['cl
 
 # %%
 title = (f"Clean, noisy: training loss {ends['clean']:.2g}, {ends['noisy']:.2g} at the end; "
-         f"test loss {losses['clean']:.2g}, {losses['noisy']:.2g}")  # fmt: skip
+         f"test loss {losses['clean']:.2g}, {losses['noisy']:.2g}")
 fig, axes = plots.figure(title, "step", "loss per answer token (nats)")
 for (name, run), style, marker, colour in zip(runs.items(), ("-", "--"), "os", plots.COLOURS, strict=False):
     axes.plot(range(1, run.steps + 1), run.losses, style, color=colour, label=f"training, {name} rows")
@@ -423,16 +423,19 @@ plots.show(fig, f"Two training losses as lines, two test losses as points. {titl
 # %% tags=["gpu"]
 # %%gpu
 from peft import LoraConfig
+from transformers import PrinterCallback
 
 lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
 asked = SFTConfig(
     output_dir="out/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=3e-3,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
-    max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+    max_length=512, save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+    seed=SEED,
+)
 for name, some in {"clean": clean, "noisy": noisy}.items():
     by_trl = SFTTrainer(load_model(), asked, train_dataset=some.select_columns(["prompt", "completion"]),
-                        peft_config=lora, processing_class=tokenizer)  # fmt: skip
+                        peft_config=lora, processing_class=tokenizer)
+    by_trl.remove_callback(PrinterCallback)
     by_trl.train()
     found = score(by_trl.model, tokenizer, test, batch_size=250, progress=False)
     print(f"{name}, by trl: {found.exact:.1%} exact")
@@ -485,7 +488,7 @@ if measured:
     curves = {"LoRA r=16": measured["returns"]["lora"], "full": measured["returns"]["full"]}
     sizes = sorted(map(int, curves["full"]))
     said = "; ".join(f"{name} {mean(curve[str(sizes[0])]):.0%} and {mean(curve[str(sizes[-1])]):.0%}"
-                     for name, curve in curves.items())  # fmt: skip
+                     for name, curve in curves.items())
     title = f"With {sizes[0]} and {sizes[-1]:,} rows: {said}"
 
 # %%
@@ -554,7 +557,7 @@ def leaked(train, test, limit):
 
     known = [pairs(text) for text in train]
     return [place for place, own in enumerate(map(pairs, test))
-            if any(len(own & other) / len(own | other) >= limit for other in known)]  # fmt: skip
+            if any(len(own & other) / len(own | other) >= limit for other in known)]
     # END SOLUTION
 
 
@@ -621,7 +624,7 @@ for limit in (1.0, 0.8, 0.6, 0.5):
     alike = {i - len(messages) for (i, _), similarity in pairs.items() if similarity >= limit}
     hits = [sum(100 * kind <= i < 100 * kind + 100 for i in alike) for kind in range(4)]
     print(f"limit {limit:<9}", *(f"{one:4}" for one in hits), f"{sum(i < 0 for i in alike):16}",
-          f"{1 - (1 - limit**BAND) ** (HASHES // BAND):27.0%}")  # fmt: skip
+          f"{1 - (1 - limit**BAND) ** (HASHES // BAND):27.0%}")
 
 # %% [markdown]
 # One changed word breaks three shingles of some twenty, so a strict limit misses it, and no sensible limit
@@ -666,14 +669,14 @@ by_name = sorted(set(groups))
 drawn = Random(SEED).sample(range(len(groups)), len(groups))
 shuffled = Random(SEED).sample(by_name, len(by_name))
 splits = {"by row": (drawn[400:], drawn[:400]), "by group, alphabetical": solve("03.5")(groups, by_name, 400),
-          "by group, shuffled": solve("03.5")(groups, shuffled, 400)}  # fmt: skip
+          "by group, shuffled": solve("03.5")(groups, shuffled, 400)}
 for name, (seen, held) in splits.items():
     pairs = near([messages[i] for i in seen], [messages[i] for i in held])
     double = len({j for (_, j), similarity in pairs.items() if similarity >= 0.6})
     known = {groups[i] for i in seen}
     intents = {json.loads(data["train"]["answer"][i])["intent"] for i in held}
     print(f"{name:<23} {len(held)} rows of {len(intents):2} intents held out; template in training:",
-          f"{sum(groups[i] in known for i in held)}, near duplicate at 0.6: {double}")  # fmt: skip
+          f"{sum(groups[i] in known for i in held)}, near duplicate at 0.6: {double}")
 
 # %% [markdown]
 # Look at what is held out. Names begin with the intent here, so alphabetical order holds out cancellations
@@ -851,7 +854,7 @@ for guideline, deadline in (("say how urgent it is", True), ("... a date alone m
 def preference(texts, left, right):
     """log p(left) - log p(right) of two next words, for each text."""
     inputs = tokenizer(texts, add_special_tokens=False, padding_side="left", padding=True,
-                       return_tensors="pt")  # fmt: skip
+                       return_tensors="pt")
     a, b = (tokenizer(word, add_special_tokens=False).input_ids[0] for word in (left, right))
     head, kind = on_device.get_output_embeddings().weight, precision(device())
     found = []
@@ -877,7 +880,7 @@ judged = corrupt(data["test"].select(range(numbers.judged)), 0.5, SEED, task="ti
 given = [row["completion"][0]["content"] for row in judged]
 right = tickets.score(given, judged).exact_rows
 sure = preference([f"Message: {row['message']}\nForm: {row['completion'][0]['content']}\n"
-                   "Is the form right, yes or no? Answer:" for row in judged], " yes", " no")  # fmt: skip
+                   "Is the form right, yes or no? Answer:" for row in judged], " yes", " no")
 agrees = verdicts(f"the base on {len(right)} tickets", [value > 0 for value in sure])
 surer = [value > median(sure) for value in sure]
 verdicts("the same, yes to the surer half", surer)
@@ -906,15 +909,15 @@ pairs += [(message, draft, reply) for message, reply, draft in pairs]       # th
 margins = {}                                                                # of the one shown first
 for a, b in ("AB", "BA"):
     texts = [f"Customer: {message}\n\nReply {a}: {one}\n\nReply {b}: {other}\n\nThe better reply is reply"
-             for message, one, other in pairs]  # fmt: skip
+             for message, one, other in pairs]
     margins[a] = preference(texts, f" {a}", f" {b}")
     print(f"the first is called {a}: picks the first in {mean(margin > 0 for margin in margins[a]):.0%},",
-          f"margin {mean(margins[a]):+.2f}")  # fmt: skip
+          f"margin {mean(margins[a]):+.2f}")
 summed = np.array(list(margins.values())).sum(axis=0).reshape(2, -1)
 picks = (summed[0] - summed[1] > 0).tolist()                                # over both orders and namings
 longer = [len(row["reply"]) > len(row["draft"]) for row in replies]
 print(f"{len(replies)} pairs, by the margin over orders and namings: picks the better in {mean(picks):.0%},",
-      f"the longer in {mean(a == b for a, b in zip(picks, longer, strict=True)):.0%}")  # fmt: skip
+      f"the longer in {mean(a == b for a, b in zip(picks, longer, strict=True)):.0%}")
 
 # %% [markdown]
 # Compare the first two lines. If the letter decides, the pick turns with it; if the place does, it stays. In
@@ -950,7 +953,7 @@ print(run)
 # %%
 written = generate(writer, tokenizer, prompts, max_new_tokens=min(numbers.answer, 50), progress=False)
 back = generate(models["clean"], tokenizer, [tickets.render(text) for text in written],
-                max_new_tokens=numbers.answer, progress=False)  # fmt: skip
+                max_new_tokens=numbers.answer, progress=False)
 for answer, text, again in list(zip(wanted, written, back, strict=True))[:2]:
     print(f"\nanswer  {answer}\nwritten {text}\nread    {again}")
 
@@ -961,15 +964,15 @@ for answer, text, again in list(zip(wanted, written, back, strict=True))[:2]:
 
 # %%
 SHOT = ("Customer with order N51902: I want to send my tent back.\nAgent: I am sorry to hear that. What is "
-        "the order number?\nCustomer with order N51902: The order number is N51902.\n\n")  # fmt: skip
+        "the order number?\nCustomer with order N51902: The order number is N51902.\n\n")
 forgot = [row for row in clean if json.loads(row["answer"])["missing"] == ["order"]][: numbers.made]
 held = [f"N{Random(row['id']).randrange(10000, 100000)}" for row in forgot]
 start = [f"{SHOT}Customer with order {number}: {row['message']}\nAgent:"
-         for number, row in zip(held, forgot, strict=True)]  # fmt: skip
+         for number, row in zip(held, forgot, strict=True)]
 brief = dict(max_new_tokens=min(numbers.answer, 20), progress=False)
 asks = [text.split("\n")[0].strip() for text in generate(on_device, tokenizer, start, **brief)]
 start = [f"{text} {ask}\nCustomer with order {number}:"
-         for text, ask, number in zip(start, asks, held, strict=True)]  # fmt: skip
+         for text, ask, number in zip(start, asks, held, strict=True)]
 tells = [text.split("\n")[0].strip() for text in generate(on_device, tokenizer, start, **brief)]
 print(f"customer  {forgot[0]['message']}\nagent     {asks[0]}\ncustomer  {tells[0]}")
 
@@ -1011,7 +1014,7 @@ for source in ("template", "back-translation", "and round trip", "self-play"):
 # %%
 record(seed=SEED, clean_loss=losses["clean"], noisy_loss=losses["noisy"], judge_agrees=agrees, yields=yields,
        exact=exact, picks_better=mean(picks),
-       training_seconds=sum(run.seconds for run in runs.values()))  # fmt: skip
+       training_seconds=sum(run.seconds for run in runs.values()))
 
 # %% [markdown]
 # ## Your own rows

@@ -215,7 +215,7 @@ def tiny(kind=torch.float64):
     """A random Llama of 2 blocks, the same one every time."""
     torch.manual_seed(SEED)
     config = LlamaConfig(vocab_size=96, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-                         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)  # fmt: skip
+                         num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True)
     return LlamaForCausalLM(config).to(kind)
 
 
@@ -618,17 +618,22 @@ check("04.4", chosen)
 
 # %% tags=["gpu"]
 # %%gpu
+from datasets import disable_progress_bars
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 config = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=RATES[1],
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
-    max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+    max_length=512, save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+    seed=SEED,
+)
 sft = SFTTrainer(
     load_model(), config, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     processing_class=tokenizer,
-)  # fmt: skip
+)
+sft.remove_callback(PrinterCallback)
 sft.train()
 by_trl = score(sft.model, tokenizer, test, batch_size=250, progress=False)
 print(f"exact: trl {by_trl.exact:.1%}, fit {after[RATES[1]]['exact']:.1%}")
@@ -942,7 +947,7 @@ print(f"tickets: {tokens / words:.2f} tokens a word; the embedding is",
 
 # %%
 record(seed=SEED, random_loss=ends["random"], losses={f"{rate:g}": ends[rate] for rate in readable},
-       before=before, after={f"{rate:g}": after[rate] for rate in readable})  # fmt: skip
+       before=before, after={f"{rate:g}": after[rate] for rate in readable})
 
 # %% [markdown]
 # ## What the field says, measured

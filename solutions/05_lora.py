@@ -326,7 +326,7 @@ ends = {name: mean(run.losses[-10:]) for name, run in runs.items()}
 for name, run in runs.items():
     found = scores[name]
     print(f"{name:<7}{run.trainable:>16,}{ends[name]:>14.3f}{found.valid:>8.1%}{found.exact:>8.1%}"
-          f"{run.seconds:>9.0f}{run.tokens_per_second:>10,.0f}")  # fmt: skip
+          f"{run.seconds:>9.0f}{run.tokens_per_second:>10,.0f}")
 print(f"on {numbers.rows} test rows")
 
 # %%
@@ -357,18 +357,22 @@ for name, run in runs.items():
 
 # %% tags=["gpu"]
 # %%gpu
+from datasets import disable_progress_bars
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 settings = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39,
     learning_rate=LORA_LR, warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True,
-    gradient_checkpointing=False, max_length=512, save_strategy="no", logging_steps=100, report_to="none",
-    disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+    gradient_checkpointing=False, max_length=512, save_strategy="no", logging_strategy="no",
+    report_to="none", disable_tqdm=True, seed=SEED,
+)
 trainer = SFTTrainer(
     load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     peft_config=config, processing_class=tokenizer,
-)  # fmt: skip
+)
+trainer.remove_callback(PrinterCallback)
 seconds = trainer.train().metrics["train_runtime"]
 theirs = score(trainer.model, tokenizer, test, batch_size=250, progress=False)
 print(f"trl: {theirs.exact:.1%} exact after {seconds:.0f} s of training")
@@ -514,11 +518,11 @@ def first_change(r, alpha, rslora):
 
 # %% tags=["nbval-check-output"]
 habits = {"alpha = 16": (lambda r: 16, False), "alpha = 2r": (lambda r: 2 * r, False),
-          "rsLoRA, alpha = 16": (lambda r: 16, True)}  # fmt: skip
+          "rsLoRA, alpha = 16": (lambda r: 16, True)}
 base.requires_grad_(True)
 x, slope = seen_by(layer, data["test"][0]["message"])                      # (tokens, 576), (tokens, 1536)
 taken = {name: [first_change(r, alpha(r), rslora) for r in (4, 16, 64)]
-         for name, (alpha, rslora) in habits.items()}  # fmt: skip
+         for name, (alpha, rslora) in habits.items()}
 for place, what in enumerate(("norm of the change", "of the output's")):
     print(f"{what:<20}" + "".join(f"{f'r={r}':>8}" for r in (4, 16, 64)) + "   r=64 over r=4")
     for name, each in taken.items():
@@ -705,7 +709,7 @@ model.add_adapter("voice", config)
 model.set_adapter("voice")
 replies = load("voice", quality="gold")["train"]
 voiced = fit(model, replies, tokenizer, lr=LORA_LR, batch=numbers.batch, length=numbers.length,
-             steps=numbers.voice_steps, seed=SEED)  # fmt: skip
+             steps=numbers.voice_steps, seed=SEED)
 print(voiced)
 model.save_pretrained("out/adapters")  # the first adapter in this folder, the other in voice/
 
@@ -777,11 +781,11 @@ print(f"{'activations':<17}" + "".join(f"{share:>10.0%}" for share in saved) + "
 # %% tags=["nbval-check-output"]
 both = [predict(step.but(precision="bf16", method=method)).categories for method in ("full", "lora")]
 print("all in bf16 but the adapters, activations: full {:.2f} GB, LoRA {:.2f} GB".format(
-    *(each["activations"] / 1e9 for each in both)))  # fmt: skip
+    *(each["activations"] / 1e9 for each in both)))
 large = predict(Setting("7b", method="full", batch=1, seq=512, precision="bf16"))
 kept = (large.categories["gradients"] + large.categories["optimizer"]) / 1e9
 print(f"7B in bf16, 1 x 512 tokens, full: gradients and states are {kept:.0f} GB of a peak of",
-      f"{large.peak_allocated / 1e9:.0f} GB, at the {large.moment}")  # fmt: skip
+      f"{large.peak_allocated / 1e9:.0f} GB, at the {large.moment}")
 
 # %% tags=["gpu"]
 # %%gpu
@@ -821,7 +825,7 @@ Markdown("\n".join(lora_report.speed_table()))
 # %%
 record(seed=SEED, full_exact=scores["full"].exact, lora_exact=scores["LoRA"].exact,
        full_seconds=runs["full"].seconds, lora_seconds=runs["LoRA"].seconds, full_loss=ends["full"],
-       lora_loss=ends["LoRA"], energy_16=first, energy_16_shuffled=mixed)  # fmt: skip
+       lora_loss=ends["LoRA"], energy_16=first, energy_16_shuffled=mixed)
 
 # %% [markdown]
 # ## What the field says, measured

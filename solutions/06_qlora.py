@@ -43,7 +43,7 @@ from labkit.methods.four_bit import dequantized, four_bit_of, merge_into
 from labkit.methods.lora import adapted
 from labkit.methods.quantize import (
     FORMATS, file_bytes, from_lookup, linears, lookup, nf4_code, pack, relative_error, unpack,
-)  # fmt: skip
+)
 from labkit.records import store
 
 # %%
@@ -226,9 +226,9 @@ for name, weight in layer.named_parameters():
 
 # %%
 four = bnb.nn.Linear4bit(576, 1536, bias=False, compute_dtype=torch.float32, quant_type="nf4",
-                         compress_statistics=False)  # fmt: skip
+                         compress_statistics=False)
 four.weight = bnb.nn.Params4bit(plain.weight.detach().clone(), requires_grad=False, quant_type="nf4",
-                                compress_statistics=False)  # fmt: skip
+                                compress_statistics=False)
 config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=["0"])
 wrapped = get_peft_model(torch.nn.Sequential(four).to("cpu"), config).train()
 lora = wrapped.base_model.model[0]
@@ -376,7 +376,7 @@ for precision, adapters in (("bf16 autocast", "fp32"), ("bf16", "fp32"), ("bf16"
         report = predict("smollm2-135m", method=method, batch=8, precision=precision, adapters=adapters)
         parts = {name: report.categories.get(name, 0) / 1e9 for name in ("weights", "casts", "activations")}
         print(f"{precision:<13} {adapters} adapters  {method:<6} peak {report.peak_allocated / 1e9:.2f} GB:",
-              ", ".join(f"{name} {size:.2f}" for name, size in parts.items()))  # fmt: skip
+              ", ".join(f"{name} {size:.2f}" for name, size in parts.items()))
 
 # %% [markdown]
 # The second guess: in the first pair QLoRA takes **more**. The weights shrink by 0.37 GB, and most 16-bit
@@ -394,12 +394,12 @@ from labkit.memory.apart import measure_apart
 small = Setting("smollm2-135m", batch=8, seq=512)
 large = Setting("7b", seq=512, precision="bf16", checkpointing=True, rank=64)
 steps = {"135M LoRA": small.but(method="lora"), "135M QLoRA": small.but(method="qlora"),
-         "7B QLoRA, paged": large.but(method="qlora", optimizer="paged")}  # fmt: skip
+         "7B QLoRA, paged": large.but(method="qlora", optimizer="paged")}
 print(f"{'':<18}{'predicted':>12}{'measured':>12}{'error':>8}   process")
 for name, step in steps.items():
     said, seen = predict(step), measure_apart(step)
     print(f"{name:<18}{said.peak_allocated / 1e9:>9.3f} GB{seen.peak_allocated / 1e9:>9.3f} GB"
-          f"{said.peak_allocated / seen.peak_allocated - 1:>8.1%}   {seen.process / 1e9:.2f} GB")  # fmt: skip
+          f"{said.peak_allocated / seen.peak_allocated - 1:>8.1%}   {seen.process / 1e9:.2f} GB")
 
 # %% [markdown]
 # ## Train
@@ -509,26 +509,29 @@ for name, run in runs.items():
 # %%gpu
 import tempfile
 
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from datasets import disable_progress_bars
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 folder = tempfile.TemporaryDirectory()
 base.save_pretrained(f"{folder.name}/base")
 quantized = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                               bnb_4bit_compute_dtype=torch.bfloat16)  # fmt: skip
+                               bnb_4bit_compute_dtype=torch.bfloat16)
 model = AutoModelForCausalLM.from_pretrained(f"{folder.name}/base", quantization_config=quantized,
-                                             dtype=torch.float32, device_map={"": 0})  # fmt: skip
+                                             dtype=torch.float32, device_map={"": 0})
 config = SFTConfig(
     output_dir=folder.name, max_steps=numbers.steps, per_device_train_batch_size=40, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
-    optim="paged_adamw_8bit", max_length=512, save_strategy="no", logging_steps=100, report_to="none",
-    disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+    optim="paged_adamw_8bit", max_length=512, save_strategy="no", logging_strategy="no",
+    report_to="none", disable_tqdm=True, seed=SEED,
+)
 trainer = SFTTrainer(
     model, config, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     peft_config=LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM"),
     processing_class=tokenizer,
-)  # fmt: skip
+)
+trainer.remove_callback(PrinterCallback)
 seconds = trainer.train().metrics["train_runtime"]
 folder.cleanup()
 theirs = score(trainer.model, tokenizer, test, progress=False)
@@ -630,7 +633,7 @@ print(f"{'size of the update':<20}{'restored to 4 bits':>20}{'checkpoint to 4 bi
 for size in (0.003, 0.01, 0.03, 0.1, 0.3):
     update = resized(chance, size, w)
     shares = (survives(held, update, NF4.round(held + update)), survives(held, update, NF4.round(w + update)),
-              survives(w, update, BF16.round(w + update)))  # fmt: skip
+              survives(w, update, BF16.round(w + update)))
     print(f"{size:<20.1%}{shares[0]:>20.0%}{shares[1]:>22.0%}{shares[2]:>10.0%}")
 
 # %% [markdown]
@@ -656,11 +659,11 @@ for way in (CHECKPOINT, RESTORED):
 # %%
 before = {name: layer.weight.detach() for name, layer in linears(restored).items()}
 after = {way: {name: layer.weight.detach() for name, layer in linears(model).items()}
-         for way, model in models.items()}  # fmt: skip
+         for way, model in models.items()}
 updates = {name: after[RESTORED][name] - w for name, w in before.items()}
 sizes = {name: (update.norm() / before[name].norm()).item() for name, update in updates.items()}
 shares = {way: {name: survives(before[name], update, after[f"{way}, then 4 bits"][name])
-                for name, update in updates.items()} for way in (CHECKPOINT, RESTORED)}  # fmt: skip
+                for name, update in updates.items()} for way in (CHECKPOINT, RESTORED)}
 
 # %% tags=["nbval-check-output"]
 name = "model.layers.12.mlp.up_proj"
@@ -674,7 +677,7 @@ print("the checkpoint too:", relative_error(own, after[CHECKPOINT][name] - fresh
 middle = sorted(sizes.values())[len(sizes) // 2]
 came = {way: sorted(each.values())[len(each) // 2] for way, each in shares.items()}
 print(f"the update is {middle:.1%} of the weights in the median layer (from {min(sizes.values()):.1%}",
-      f"to {max(sizes.values()):.1%})")  # fmt: skip
+      f"to {max(sizes.values()):.1%})")
 for way, share in came.items():
     print(f"merged {way}, then stored in 4 bits: {share:.0%} of it is there")
 
@@ -685,10 +688,10 @@ title = f"In 4 bits {came[CHECKPOINT]:.0%} of the update is there, or {came[REST
 fig, axes = plots.figure(title, "size of the update over size of the weights", "share that survives")
 for (way, (start, style, marker)), colour in zip(starts.items(), plots.COLOURS, strict=False):
     found = [survives(held, update, NF4.round(start + update))
-             for update in (resized(chance, size, w) for size in curve)]  # fmt: skip
+             for update in (resized(chance, size, w) for size in curve)]
     axes.plot(curve, found, style, color=colour, label=f"{way}, random update")
     axes.plot(list(sizes.values()), list(shares[way].values()), marker, markersize=4, alpha=0.6, color=colour,
-              label=f"{way}, trained, a point a layer")  # fmt: skip
+              label=f"{way}, trained, a point a layer")
 axes.set_xscale("log")
 axes.set_xticks([0.003, 0.01, 0.03, 0.1, 0.3], ["0.3%", "1%", "3%", "10%", "30%"])
 axes.legend(frameon=False, fontsize=8)
@@ -737,7 +740,7 @@ record(seed=SEED, lora_loss=loss["LoRA"], qlora_loss=loss["QLoRA"], lora_exact=s
        qlora_seconds=runs["QLoRA"].seconds, update_size=middle, share_checkpoint=came[CHECKPOINT],
        share_restored=came[RESTORED], merged_checkpoint=loss[CHECKPOINT], merged_restored=loss[RESTORED],
        merged_checkpoint_4_bit=loss[f"{CHECKPOINT}, then 4 bits"],
-       merged_restored_4_bit=loss[f"{RESTORED}, then 4 bits"])  # fmt: skip
+       merged_restored_4_bit=loss[f"{RESTORED}, then 4 bits"])
 
 # %% [markdown]
 # ## What the field says, measured

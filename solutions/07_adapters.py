@@ -294,7 +294,7 @@ def with_ia3(model):
 # %%
 houlsby = optimizer = None                                                 # their memory is wanted below
 config = IA3Config(target_modules=["k_proj", "v_proj", "down_proj"], feedforward_modules=["down_proj"],
-                   task_type="CAUSAL_LM")  # fmt: skip
+                   task_type="CAUSAL_LM")
 ours, theirs = with_ia3(copy.deepcopy(base)), get_peft_model(copy.deepcopy(base), config).eval()
 pairs = list(zip(trained(ours).values(), trained(theirs).values(), strict=True))
 torch.manual_seed(SEED)
@@ -354,7 +354,7 @@ def biases(model):
 with torch.device("meta"):                                                 # shapes only
     gpt2 = GPT2LMHeadModel(GPT2Config())                                   # GPT-2 small, which has biases
 print(f"this base: {len(biases(base))} biases; GPT-2: {len(biases(gpt2))},",
-      f"{count(train_biases(gpt2)):,} weights, {count(gpt2) / gpt2.num_parameters():.3%}")  # fmt: skip
+      f"{count(train_biases(gpt2)):,} weights, {count(gpt2) / gpt2.num_parameters():.3%}")
 
 # %% [markdown]
 # Under 0.1%, as is said of BitFit. What is left to do here is to **add** biases of zero, and train them. That
@@ -395,7 +395,7 @@ data = load("tickets")
 size = len(data["test"])
 test = data["test"].select([i * size // numbers.rows for i in range(numbers.rows)])
 options = dict(steps=numbers.steps, batch=numbers.batch, length=numbers.length, seed=SEED,
-               validation=test, validate_every=numbers.steps)  # fmt: skip
+               validation=test, validate_every=numbers.steps)
 models, runs = {}, {}
 for arm, name in ARMS.items():
     models[arm] = methods.find(name).prepare(SEED)
@@ -436,22 +436,26 @@ for arm, run in runs.items():
 
 # %% tags=["gpu"]
 # %%gpu
+from datasets import disable_progress_bars
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 settings = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39,
     learning_rate=rates["IA3"], warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True,
-    gradient_checkpointing=False, max_length=512, save_strategy="no", logging_steps=100, report_to="none",
-    disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+    gradient_checkpointing=False, max_length=512, save_strategy="no", logging_strategy="no",
+    report_to="none", disable_tqdm=True, seed=SEED,
+)
 trainer = SFTTrainer(
     load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     peft_config=config, processing_class=tokenizer,
-)  # fmt: skip
+)
+trainer.remove_callback(PrinterCallback)
 seconds = trainer.train().metrics["train_runtime"]
 judged = {**models, "IA3, by trl": trainer.model}
 exact = {arm: score(model, tokenizer, test, batch_size=250, progress=False).exact
-         for arm, model in judged.items()}  # fmt: skip
+         for arm, model in judged.items()}
 for arm, share in exact.items():
     print(f"{arm:<12} {share:.1%} exact after {runs[arm].seconds if arm in runs else seconds:.0f} s")
 record(seed=SEED, **{f"{arm} exact": share for arm, share in exact.items()})
@@ -472,7 +476,7 @@ Markdown("\n".join(methods_report.lines(only)) if only else methods_report.text(
 # %%
 NEAR, SOFT = 2, ("prompt", "ptuning", "prefix")                            # points; lesson 08
 there = {name: one for name, one in ordered.items()
-         if "full" in ordered and not name.startswith(("full", *SOFT))}  # fmt: skip
+         if "full" in ordered and not name.startswith(("full", *SOFT))}
 gaps = {name: judge.estimate({"gap": [name, "full"]}, judge.Recorded(whole)) for name in there}
 near = [name for name, gap in gaps.items() if 100 * gap.low >= -NEAR]      # most weights first
 best = near[-1] if near else max(gaps, key=lambda name: gaps[name].low, default=None)
@@ -492,7 +496,7 @@ if best:
     fig, axes = plots.figure(title, "trained weights", "exact match on test messages (%)")
     for (family, found), marker, colour in zip(families.items(), cycle("os^DvP<X>"), cycle(plots.COLOURS)):
         axes.plot([x for x, _ in found], [mean(shares) for _, shares in found], f"{marker}--", color=colour,
-                  label=family, linewidth=1, markersize=6)  # fmt: skip
+                  label=family, linewidth=1, markersize=6)
         for x, shares in found:
             axes.plot([x, x], [min(shares), max(shares)], color=colour, linewidth=1.5)
     shares = [100 * share for share in ordered["full"]["test"]]
@@ -552,7 +556,7 @@ for arm in ("IA3", "LoRA"):
     with torch.no_grad():
         apart, together = (model(**inputs).logits for model in (models[arm], plain_again))
     print(f"{arm}: same logits merged, to 1e-4: {relative_error(apart, together) < 1e-4};",
-          f"weights as the base's: {plain_again.num_parameters() == weights}")  # fmt: skip
+          f"weights as the base's: {plain_again.num_parameters() == weights}")
 plain_again = None
 
 # %% [markdown]
@@ -614,7 +618,7 @@ customers = [tickets]
 torch.manual_seed(SEED)
 for _ in range(2):
     customers.append({layer: (side, scale + 0.3 * torch.randn_like(scale))
-                      for layer, (side, scale) in tickets.items()})  # fmt: skip
+                      for layer, (side, scale) in tickets.items()})
 rows = torch.stack([torch.tensor(tokenizer(text).input_ids[:12]) for text in data["test"]["message"][:3]])
 alone, one = [], with_ia3(copy.deepcopy(base))
 with torch.no_grad():
@@ -632,7 +636,7 @@ for name, found in {"mixed batch": mixed, "adapters in reverse": turned}.items()
     print(f"{name}: rows equal to running alone, to 1e-4: {same}")
 for name in ("IA3", "LoRA r=16"):
     print(f"{name}: {2 * counts[name] / 1e6:.2f} MB a customer in 16 bits;",
-          f"{2 * weights // (2 * counts[name]):,} of them take what the base takes")  # fmt: skip
+          f"{2 * weights // (2 * counts[name]):,} of them take what the base takes")
 
 # %% [markdown]
 # ## What the field says, measured

@@ -136,7 +136,7 @@ def tiny():
     model = LlamaForCausalLM(LlamaConfig(
         vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2,
-    ))  # fmt: skip
+    ))
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:                                            # matrices, not the norms
@@ -277,7 +277,7 @@ class Encoder(torch.nn.Module):
         self.mlp = torch.nn.Sequential(
             torch.nn.Linear(hidden, inner), torch.nn.ReLU(), torch.nn.Linear(inner, inner), torch.nn.ReLU(),
             torch.nn.Linear(inner, hidden),
-        )  # fmt: skip
+        )
 
     def forward(self):
         return self.mlp(self.free)
@@ -294,7 +294,7 @@ right = theirs(input_ids=ids, attention_mask=mask).logits[:, N:]
 print("with the encoder's outputs as vectors, peft's outputs:", same(ours(ids, mask), right))
 large = Encoder(100, 576, 576)
 print(f"here, n=100: {sum(weight.numel() for weight in large.parameters()):,} weights are trained,",
-      f"{large().numel():,} kept")  # fmt: skip
+      f"{large().numel():,} kept")
 
 # %% [markdown]
 # ## Padding
@@ -355,7 +355,7 @@ for kind, add in KINDS.items():
     new = torch.tensor(model.prompt_ids).expand(2, -1)                      # ids 64 to 67
     given = model(torch.cat([new, ids], dim=1)).logits[:, N:]
     print(f"{kind}: step 0 is the hard prompt: {same(given, hard)}; without the new words the model is",
-          f"the base: {same(model(ids).logits, plain)}")  # fmt: skip
+          f"the base: {same(model(ids).logits, plain)}")
 
 # %% [markdown]
 # Three texts of different lengths, padded, with and without the key-value cache, and each alone:
@@ -370,7 +370,7 @@ def answers(model, texts, **options):
     padded = torch.tensor([[0] * (longest - len(text)) + text for text in texts])
     attends = torch.tensor([[0] * (longest - len(text)) + [1] * len(text) for text in texts])
     out = model.generate(input_ids=padded, attention_mask=attends, max_new_tokens=6, do_sample=False,
-                         pad_token_id=0, eos_token_id=None, **options)  # fmt: skip
+                         pad_token_id=0, eos_token_id=None, **options)
     return out[:, longest:].tolist()
 
 
@@ -478,7 +478,7 @@ print("fit's targets:", targets == torch.where(batch.weights > 0, batch.targets,
 
 # %%
 ARMS = {"prompt tuning": f"prompt-n{numbers.n}", "prefix tuning": f"prefix-n{numbers.n}",
-        "LoRA r=16": "lora-r16"}  # fmt: skip
+        "LoRA r=16": "lora-r16"}
 sweeps = store.read("methods_tickets") if profile() == "gpu" else None
 swept = sweeps["values"]["methods"] if sweeps else {}
 rates = {}
@@ -502,7 +502,7 @@ for start, words in starts.items():
 size = len(data["test"])
 test = data["test"].select([i * size // numbers.rows for i in range(numbers.rows)])
 options = dict(steps=numbers.steps, batch=numbers.batch, length=numbers.length, seed=SEED,
-               validation=test, validate_every=numbers.steps)  # fmt: skip
+               validation=test, validate_every=numbers.steps)
 models, runs, exact = {}, {}, {}
 for arm, name in ARMS.items():
     print(arm)
@@ -559,8 +559,11 @@ for arm, model in models.items():
 
 # %% tags=["gpu"]
 # %%gpu
+from datasets import disable_progress_bars
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 again = methods.find(ARMS["prompt tuning"]).prepare(SEED)                   # new words, at their start
 config = PromptTuningConfig(num_virtual_tokens=numbers.n, task_type="CAUSAL_LM")
 theirs = get_peft_model(load_model(), config)
@@ -570,11 +573,12 @@ vectors.data.copy_(again.soft_prompt())
 settings = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39,
     learning_rate=rates["prompt tuning"], warmup_steps=numbers.steps // 10, lr_scheduler_type="linear",
-    bf16=True, gradient_checkpointing=False, max_length=512, save_strategy="no", logging_steps=100,
+    bf16=True, gradient_checkpointing=False, max_length=512, save_strategy="no", logging_strategy="no",
     report_to="none", disable_tqdm=True, seed=SEED,
-)  # fmt: skip
+)
 rows = data["train"].select_columns(["prompt", "completion"])
 trainer = SFTTrainer(theirs, settings, train_dataset=rows, processing_class=tokenizer)
+trainer.remove_callback(PrinterCallback)
 seconds = trainer.train().metrics["train_runtime"]
 again.soft_prompt.vectors.data.copy_(vectors)
 for how, model in {"trl, padded by peft": trainer.model, "trl, as new words": again}.items():
@@ -626,7 +630,7 @@ run_of_all = store.read("methods_tickets")
 if run_of_all:
     of_all = run_of_all["values"]
     shown = {name: found for name, found in of_all["methods"].items()
-             if name in ("full", "lora-r16") or name.startswith(("prompt", "prefix", "ptuning"))}  # fmt: skip
+             if name in ("full", "lora-r16") or name.startswith(("prompt", "prefix", "ptuning"))}
     run_of_all = {**run_of_all, "values": {**of_all, "methods": shown}}
 Markdown("\n".join(methods_report.lines(run_of_all)) if run_of_all else methods_report.text())
 
@@ -681,7 +685,7 @@ for name in ("smollm2-135m", "7b"):
     for rows in (1, 32):
         every, soft = solve("08.4")(rows, 200, 100, s.layers, s.kv_heads, s.head_dim)
         print(f"{name:<13} {rows:>2} x 200 tokens after 100 soft words: {every / 1e6:>8.1f} MB of cache,",
-              f"{soft / 1e6:>7.1f} MB of it the prompt's")  # fmt: skip
+              f"{soft / 1e6:>7.1f} MB of it the prompt's")
 
 model = trained("prompt")
 cache = model(torch.tensor([model.prompt_ids + TEXTS[0]] * 3), use_cache=True).past_key_values
@@ -717,12 +721,12 @@ for kind in KINDS:
     expected = [answers(apart[which], [text])[0] for which, text in zip((1, 0, 1), TEXTS, strict=True)]
     print(f"{kind}: rows with prompts 1, 0, 1 answer as these prompts apart:",
           answers(joined, TEXTS, prompts=[1, 0, 1]) == expected,
-          " with 0, 1, 0:", answers(joined, TEXTS, prompts=[0, 1, 0]) == expected)  # fmt: skip
+          " with 0, 1, 0:", answers(joined, TEXTS, prompts=[0, 1, 0]) == expected)
 
 # %%
 record(seed=SEED, n=numbers.n, rates=rates, test_loss=loss, exact=exact,
        seconds={arm: run.seconds for arm, run in runs.items()},
-       moved=moved.mean().item(), word_length=lengths.mean().item())  # fmt: skip
+       moved=moved.mean().item(), word_length=lengths.mean().item())
 
 # %% [markdown]
 # ## What the field says, measured

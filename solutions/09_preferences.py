@@ -59,7 +59,7 @@ numbers = budget(
              rate=1e-4, betas=(BETA, SMALL), tested=200, shown=64, texts=60, hand=110, grpo=(15, 8, 8, 80)),
     smoke=dict(start=1, batch=1, length=256, rows=2, group=2, words=20, reward=1, steps=2, pairs=2, rate=1e-3,
                betas=(BETA,), tested=2, shown=1, texts=1, hand=8, grpo=(1, 1, 2, 4)),
-)  # fmt: skip
+)
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
 
@@ -83,9 +83,9 @@ print(f"profile {profile()} on {machine()}")
 ready = voice.load_pairs()["train"]
 print(f"{len(voice.PAIR_RULES)} rules build pairs; held out: {', '.join(voice.HELD_OUT_RULES)}")
 kept = {side: [sum(voice.kept(pair["message"], pair[side][0]["content"], voice.HELD_OUT_RULES).values())
-               for pair in ready.select(range(300))] for side in ("chosen", "rejected")}  # fmt: skip
+               for pair in ready.select(range(300))] for side in ("chosen", "rejected")}
 print("pairs in which both sides keep as many held-out rules:",
-      f"{mean(a == b for a, b in zip(kept['chosen'], kept['rejected'], strict=True)):.0%}")  # fmt: skip
+      f"{mean(a == b for a, b in zip(kept['chosen'], kept['rejected'], strict=True)):.0%}")
 for name, pairs in {"ready-made": ready, "length-balanced": pr.length_balanced(ready)}.items():
     print(f"{name}: {len(pairs)} pairs, chosen is longer in {mean(g > 0 for g in pr.length_gaps(pairs)):.0%}")
 
@@ -101,7 +101,7 @@ for name, pairs in {"ready-made": ready, "length-balanced": pr.length_balanced(r
 tokenizer, data = load_tokenizer(), load("voice")
 start = load_model()
 print(fit(start, data["train"], tokenizer, steps=numbers.start, lr=3e-4, batch=numbers.batch,
-          length=numbers.length, seed=SEED))  # fmt: skip
+          length=numbers.length, seed=SEED))
 
 # %% [markdown]
 # ## On-policy pairs
@@ -118,9 +118,9 @@ def reward(row, text):                                                     # sha
 
 rows = data["train"].select(range(numbers.rows)).to_list()
 answers = pr.sample(start, tokenizer, [row["prompt"] for row in rows], n=numbers.group,
-                    max_new_tokens=numbers.words, seed=SEED)  # fmt: skip
+                    max_new_tokens=numbers.words, seed=SEED)
 rewards = torch.tensor([[reward(row, one.text) for one in some]
-                        for row, some in zip(rows, answers, strict=True)])  # fmt: skip
+                        for row, some in zip(rows, answers, strict=True)])
 shown = int(rewards.std(-1).argmax())                                      # where answers differ most
 print(rows[shown]["message"])
 for one, share in zip(answers[shown], rewards[shown].tolist(), strict=True):
@@ -169,7 +169,7 @@ pairs = build_pairs(rows, answers)
 gaps = pr.length_gaps(pairs)
 print(f"{len(pairs)} pairs from {numbers.rows} messages")
 print(f"chosen is longer in {sum(g > 0 for g in gaps)}, shorter in {sum(g < 0 for g in gaps)},",
-      f"by {mean(gaps):+.1f} words on average")  # fmt: skip
+      f"by {mean(gaps):+.1f} words on average")
 
 # %% [markdown]
 # ## A reward model
@@ -199,7 +199,7 @@ for name, a, b in (("both", 7, 7), ("one", 7, 0)):
 judged = voice.load_pairs()["test"].select(range(2 * numbers.tested))
 some = ready.shuffle(seed=SEED).select(range(numbers.reward * numbers.pairs))
 scorer, _ = pr.reward_model(start, some, tokenizer, steps=numbers.reward, batch=numbers.pairs, lr=3e-4,
-                            seed=SEED)  # fmt: skip
+                            seed=SEED)
 sides = {side: [pair[side][0]["content"] for pair in judged] for side in ("chosen", "rejected")}
 found = {side: pr.rewards(scorer, tokenizer, judged["prompt"], texts) for side, texts in sides.items()}
 _ = scorer.unload()                                                        # `start` is as it was
@@ -210,7 +210,7 @@ calibration = pr.calibration_error(found["chosen"], found["rejected"])
 lengths = [pr.words_of(text) for texts in sides.values() for text in texts]
 correlation = pr.length_correlation(found["chosen"] + found["rejected"], lengths)
 print(f"{len(judged)} test pairs: {accuracy:.0%} right, calibration error {calibration:.2f},",
-      f"correlation of reward and words {correlation:+.2f}")  # fmt: skip
+      f"correlation of reward and words {correlation:+.2f}")
 record(**{"reward accuracy": accuracy, "reward model and words": correlation})
 
 # %% [markdown]
@@ -255,7 +255,7 @@ def objective(p):                                                          # (..
 
 best = (ref.log() + r / beta).softmax(-1)                                  # ref exp(r / beta) / Z
 others = torch.cat([torch.rand(50_000, 6).double().softmax(-1),
-                    (best.log() + 0.05 * torch.randn(50_000, 6)).softmax(-1)])  # fmt: skip
+                    (best.log() + 0.05 * torch.randn(50_000, 6)).softmax(-1)])
 print("none of 100,000 others is better:", bool((objective(others) < objective(best)).all()))
 implied = beta * (best / ref).log()
 print("the implied reward is r but for one constant:", torch.allclose(implied - implied[0], r - r[0]))
@@ -299,7 +299,7 @@ def dpo_loss(pairs, beta):
     """
     # BEGIN SOLUTION
     margins = [(chosen - ref_chosen) - (rejected - ref_rejected)
-               for chosen, rejected, ref_chosen, ref_rejected in pairs]  # fmt: skip
+               for chosen, rejected, ref_chosen, ref_rejected in pairs]
     return sum(math.log1p(math.exp(-beta * margin)) for margin in margins) / len(margins)
     # END SOLUTION
 
@@ -377,13 +377,13 @@ def mean_logps(logits, ids, mask):
 def small(seed):
     torch.manual_seed(seed)
     shape = LlamaConfig(vocab_size=40, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-                        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3)  # fmt: skip
+                        num_attention_heads=4, num_key_value_heads=2, initializer_range=0.3)
     return LlamaForCausalLM(shape).eval()
 
 
 policy, reference = small(0), small(1)
 made = {name: torch.zeros(4, 10, dtype=torch.long)
-        for name in ("input_ids", "attention_mask", "completion_mask")}  # fmt: skip
+        for name in ("input_ids", "attention_mask", "completion_mask")}
 for row, (prompt, answer) in enumerate([(4, 5), (3, 2), (4, 3), (3, 6)]):  # two chosen, then two rejected
     made["input_ids"][row, : prompt + answer] = torch.randint(3, 40, (prompt + answer,))
     made["attention_mask"][row, : prompt + answer] = 1
@@ -408,10 +408,10 @@ def ours(loss, logps, beta=0.5):
 
 def theirs(kind, beta=0.5):
     settings = DPOConfig(output_dir=tempfile.mkdtemp(), beta=beta, loss_type=[kind], use_cpu=True, bf16=False,
-                         report_to="none", disable_tqdm=True, gradient_checkpointing=False)  # fmt: skip
+                         report_to="none", disable_tqdm=True, gradient_checkpointing=False)
     rows = Dataset.from_list([{"prompt": "a", "chosen": " b", "rejected": " c"}])
     trainer = DPOTrainer(copy.deepcopy(policy), copy.deepcopy(reference), settings, train_dataset=rows,
-                         processing_class=tokenizer)  # fmt: skip
+                         processing_class=tokenizer)
     return gradients(trainer.model, trainer.compute_loss(trainer.model, made))
 
 
@@ -452,13 +452,13 @@ print(f"DPO: {numbers.steps} steps of {numbers.pairs} pairs; SFT: {sft_steps} st
 chosen_rows = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in pairs]
 arms = {"SFT": lora.adapted(copy.deepcopy(start), 16)}
 print(fit(arms["SFT"], chosen_rows, tokenizer, steps=sft_steps, lr=1e-3, batch=numbers.batch,
-          length=numbers.length, seed=SEED))  # fmt: skip
+          length=numbers.length, seed=SEED))
 
 # %%
 histories = {}
 for name, beta in zip(("DPO", f"DPO, beta {SMALL}"), numbers.betas, strict=False):
     arms[name], histories[name] = pr.dpo(copy.deepcopy(start), pairs, tokenizer, beta=beta, lr=numbers.rate,
-                                         steps=numbers.steps, batch=numbers.pairs, seed=SEED)  # fmt: skip
+                                         steps=numbers.steps, batch=numbers.pairs, seed=SEED)
 
 # %% tags=["nbval-check-output"]
 probe = torch.tensor(prompt_ids([rows[0]["prompt"]], tokenizer), device=device())
@@ -536,11 +536,11 @@ Markdown("\n".join(preferences_report.failure_table()))
 test = data["test"].select(range(numbers.tested)).to_list()
 asked = [row["prompt"] for row in test]
 replies = {name: pr.sample(arm, tokenizer, asked, n=1, max_new_tokens=numbers.words, seed=SEED)
-           for name, arm in {"start": start, **arms}.items()}  # fmt: skip
+           for name, arm in {"start": start, **arms}.items()}
 divergence = {name: pr.divergence(arm, tokenizer, asked, replies[name]).mean for name, arm in arms.items()}
 passages = [text[:400] for text in general.passages()[: numbers.texts]]
 perplexity = {name: general.perplexity(arm, tokenizer, passages, progress=False).perplexity
-              for name, arm in {"start": start, **arms}.items()}  # fmt: skip
+              for name, arm in {"start": start, **arms}.items()}
 
 # %%
 clusters = [row["phrasing"] for row in test]
@@ -693,11 +693,11 @@ hand = optimizer = new = old = loss = None                                 # the
 # %%
 steps, batch, group, length = numbers.grpo
 _, history = pr.grpo(copy.deepcopy(start), rows, tokenizer, reward, steps=steps, batch=batch, group=group,
-                     max_new_tokens=length, lr=numbers.rate, seed=SEED)  # fmt: skip
+                     max_new_tokens=length, lr=numbers.rate, seed=SEED)
 for entry in history[:: max(1, len(history) // 4)]:
     print(f"step {entry['step']}: reward {entry['reward']:.2f} ± {entry['reward_std']:.2f},",
           f"{entry['tokens']:.0f} tokens, KL {entry['kl']:.3f} a token,",
-          f"groups of equal rewards {entry['equal_groups']:.0%}")  # fmt: skip
+          f"groups of equal rewards {entry['equal_groups']:.0%}")
 
 # %% [markdown]
 # **PPO**, the older way, trains another network, often of the policy's size, the **value network**, which

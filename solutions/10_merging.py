@@ -54,7 +54,7 @@ numbers = budget(
              texts=60, drops=(0.5, 0.8, 0.9, 0.95, 0.99)),
     smoke=dict(steps=2, rate=3e-4, batch=1, length=352, rows=2, lora=1, recovery=1, passages=1,
                texts=1, drops=(0.9,)),
-)  # fmt: skip
+)
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
 
@@ -84,7 +84,7 @@ model = load_model()
 base = merging.state(model)                                                # {name: fp32 weights}
 settings = dict(steps=numbers.steps, batch=numbers.batch, length=numbers.length, progress=False)
 trained = {task: merging.specialist(task, lr=numbers.rate, seed=seed, **settings)
-           for seed, task in enumerate(TASKS)}  # fmt: skip
+           for seed, task in enumerate(TASKS)}
 deltas = {task: merging.delta(state, base) for task, state in trained.items()}
 
 # %% [markdown]
@@ -108,7 +108,7 @@ between = cosine(*deltas.values())
 by_tensor = merging.cosines(*trained.values())
 print(f"cosine between the deltas: {between:.3f}")
 print(f"cosines between the models' {len(by_tensor)} tensors: {min(by_tensor.values()):.6f} at least,",
-      f"{sum(value > 0.9995 for value in by_tensor.values())} of them above 0.9995")  # fmt: skip
+      f"{sum(value > 0.9995 for value in by_tensor.values())} of them above 0.9995")
 
 # %% tags=["nbval-check-output"]
 print("the models are far nearer to each other than their deltas:", min(by_tensor.values()) > between + 0.1)
@@ -250,7 +250,7 @@ for scales in ([1.0, 1.0], [0.4, -0.8]):
     moved = torch.tensor(solve("10.2")(origin, ends, scales)["w"]) - torch.tensor(origin["w"])
     theirs = merge_utils.task_arithmetic(taus, torch.tensor(scales))
     print(f"10.2 with scales {scales} is peft's: {same(theirs, moved.tolist(), 1e-4)};",
-          f"is the first delta alone: {same(taus[0], moved.tolist(), 1e-4)}")  # fmt: skip
+          f"is the first delta alone: {same(taus[0], moved.tolist(), 1e-4)}")
 
 # %% [markdown]
 # One number is free: the scale. Sweep it, the same for both deltas, on validation rows, since you are about
@@ -259,14 +259,14 @@ for scales in ([1.0, 1.0], [0.4, -0.8]):
 # %%
 SCALES = (0, 0.3, 0.5, 0.8, 1.0)
 sweep = {scale: losses(merging.task_arithmetic(base, list(deltas.values()), scale), "validation")
-         for scale in SCALES}  # fmt: skip
+         for scale in SCALES}
 alone = {task: loss(merging.put(model, trained[task]), held_out(task, "validation")) for task in TASKS}
 kept = {scale: min((sweep[0][task] - found[task]) / (sweep[0][task] - alone[task]) for task in TASKS)
         for scale, found in sweep.items()}                                 # of the task served worse
 best = max(SCALES[1:], key=kept.get)
 for scale, found in sweep.items():
     print(f"scale {scale:<4}" + "".join(f"   {task} {found[task]:.3f}" for task in TASKS),
-          f"  at least {kept[scale]:.0%} of each gain kept")  # fmt: skip
+          f"  at least {kept[scale]:.0%} of each gain kept")
 print("specialists" + "".join(f"  {task} {alone[task]:.3f}" for task in TASKS))
 
 title = f"Scale {best:g} keeps most of both gains: at least {kept[best]:.0%} of each"
@@ -293,7 +293,7 @@ negated = losses(merging.task_arithmetic(base, [deltas["tickets"]], -1))
 english["tickets taken away"] = plain(model)
 rises = [negated["tickets"] - measured["base"]["tickets"], english["tickets taken away"] - english["base"]]
 print(f"tickets loss: base {measured['base']['tickets']:.3f}, taken away {negated['tickets']:.3f};",
-      f"a guess among all tokens alike has {math.log(model.config.vocab_size):.2f}")  # fmt: skip
+      f"a guess among all tokens alike has {math.log(model.config.vocab_size):.2f}")
 print("plain English: " + ", ".join(f"{name} {value:.3f}" for name, value in english.items()))
 print(f"the rise on tickets is {rises[0] / rises[1]:.0f} times that on plain English")
 
@@ -344,7 +344,7 @@ print(f"right angles: SLERP has length {math.hypot(*half):.2f}, the average {mat
 ours = solve("10.3")(taus[0].tolist(), taus[1].tolist(), 0.3)
 theirs = merging.slerp({"w": taus[0]}, {"w": taus[1]}, 0.3)["w"]
 print("10.3 is labkit's on deltas:", same(theirs, ours),
-      "and the straight line:", same(0.7 * taus[0] + 0.3 * taus[1], ours))  # fmt: skip
+      "and the straight line:", same(0.7 * taus[0] + 0.3 * taus[1], ours))
 
 # %% [markdown]
 # mergekit, the tool most people merge with, is not installed here; labkit's tests hold average, sum, TIES and
@@ -455,7 +455,7 @@ for drop in (0.5, 0.9):
     torch.manual_seed(SEED)
     theirs = merge_utils.dare_linear(taus[:1], torch.ones(1), 1 - drop)
     print(f"10.5 at {drop} is peft's with the same draws: {same(theirs, dared(drop, SEED))};",
-          f"with others: {same(theirs, dared(drop, SEED + 1))}")  # fmt: skip
+          f"with others: {same(theirs, dared(drop, SEED + 1))}")
 draws = [torch.tensor(dared(0.8, seed)) for seed in range(200)]
 along = mean((one @ taus[0] / taus[0].square().sum()).item() for one in draws)
 print(f"80% dropped, projection on the delta: {along:.1f} rescaled, {along / 5:.1f} not")
@@ -540,7 +540,7 @@ measured |= {name: losses(make()) for name, make in makers.items()}
 table(measured, "loss, test rows")
 print("the first guess: of the gain in loss the average keeps", kept_of(measured, "average"))
 print(f"{numbers.rows} rows a task. The sum's scale is chosen on validation rows and DARE takes the same;",
-      "TIES and the average are as they come")  # fmt: skip
+      "TIES and the average are as they come")
 
 # %% [markdown]
 # A loss can fall far before the first answer is right. On the GPU budget, right answers of the same models:
@@ -549,7 +549,7 @@ print(f"{numbers.rows} rows a task. The sum's scale is chosen on validation rows
 # %% tags=["gpu"]
 # %%gpu
 everyone = {"base": lambda: base, **{f"{task} specialist": lambda task=task: trained[task] for task in TASKS},
-            **makers}  # fmt: skip
+            **makers}
 rows, right = {task: held_out(task, "test") for task in TASKS}, {}
 for name, make in everyone.items():
     found = merging.score_all(merging.put(model, make()), tokenizer, rows, batch_size=300, progress=False)
@@ -588,7 +588,7 @@ Markdown("\n".join(merging_report.soups_table()))
 # %%
 adapters = {task: merging.specialist(task, method="lora-r4", lr=3e-3, seed=seed,
                                      **{**settings, "steps": numbers.lora})
-            for seed, task in enumerate(TASKS)}  # fmt: skip
+            for seed, task in enumerate(TASKS)}
 merging.put(model, base)
 served, ones = merging.with_adapters(model, adapters), dict.fromkeys(TASKS, 1.0)
 for way in ("cat", "linear"):
@@ -598,7 +598,7 @@ for way in ("cat", "linear"):
 for way in ("cat", "linear"):
     error = merging.relative_error(served, ones, way)
     print(f"{way:<7} rank {served.peft_config[way].r}; the sum of both updates to 1e-5: {error < 1e-5};",
-          f"off by more than a tenth: {error > 0.1}")  # fmt: skip
+          f"off by more than a tenth: {error > 0.1}")
 matrix = served.base_model.model.model.layers[12].mlp.up_proj
 A, B = ([getattr(matrix, f"lora_{one}")[task].weight.detach() for task in TASKS] for one in "AB")
 scaling = matrix.scaling["tickets"]
@@ -634,7 +634,7 @@ print(f"the fourth guess: the stack's is {before['stacked'] - before['base']:+.2
 # %% tags=["nbval-check-output"]
 deeper = models["stacked"]
 print(f"{deeper.config.num_hidden_layers} layers, {deeper.num_parameters():,} weights,",
-      f"{deeper.num_parameters() / model.num_parameters():.2f} times the base's")  # fmt: skip
+      f"{deeper.num_parameters() / model.num_parameters():.2f} times the base's")
 print("right after stacking the loss is higher than the base's:", before["stacked"] > before["base"])
 
 # %% [markdown]
@@ -647,15 +647,15 @@ judging = unseen_text("test", {"text": numbers.texts})
 unread = {name: loss(one, judging) for name, one in models.items()}
 runs = {name: fit(one, plain_text(), tokenizer, steps=numbers.recovery, lr=3e-4, batch=numbers.batch,
                   length=numbers.length, seed=SEED, progress=False, prompt_loss_weight=1.0)
-        for name, one in models.items()}  # fmt: skip
+        for name, one in models.items()}
 after, read = ({name: measure(one) for name, one in models.items()}
-               for measure in (plain, lambda one: loss(one, judging)))  # fmt: skip
+               for measure in (plain, lambda one: loss(one, judging)))
 for name, run in runs.items():
     print(f"{name:<8} held-out shop text {unread[name]:.2f} to {read[name]:.2f}, plain English",
-          f"{before[name]:.2f} to {after[name]:.2f}, {run.seconds:.0f} s")  # fmt: skip
+          f"{before[name]:.2f} to {after[name]:.2f}, {run.seconds:.0f} s")
 record(seed=SEED, cosine_of_deltas=between, least_cosine=min(by_tensor.values()), best_scale=best,
        loss=measured, dare={f"{name} {drop}": value for (name, drop), value in left.items()},
-       stack_before=before, stack_after=after, text_before=unread, text_after=read)  # fmt: skip
+       stack_before=before, stack_after=after, text_before=unread, text_after=read)
 
 # %% [markdown]
 # Plain English is in no one's training, so it may rise for both. At equal tokens the stack takes 1.4 times

@@ -46,7 +46,7 @@ numbers = budget(
     cpu=dict(facts=4, k=3, steps=64, rate=1e-3, batch=1, length=256, dense=16, own=4, own_steps=4),
     gpu=dict(facts=100, k=4, steps=300, rate=1e-3, batch=8, length=512, dense=None, own=200, own_steps=200),
     smoke=dict(facts=2, k=1, steps=2, rate=1e-3, batch=1, length=256, dense=6, own=2, own_steps=1),
-)  # fmt: skip
+)
 seed_everything(SEED)
 print(f"profile {profile()} on {machine()}")
 
@@ -80,7 +80,7 @@ for name, family in (("form", "tickets"), ("skill", "sql")):
 for kind, rows in test.items():
     row = rows[1]
     print(f"{kind}: {row['question']}\n    {row['answer']}",
-          f"(training says {row['old_answer']})" if row["old_answer"] else "")  # fmt: skip
+          f"(training says {row['old_answer']})" if row["old_answer"] else "")
 
 # %% [markdown]
 # Before anything else: is what we call withheld really withheld? Test phrasings must be new, facts of the
@@ -92,7 +92,7 @@ found = retrieval.leaks(questions["train"], questions["test"])
 print("leaks:", {what: len(some) for what, some in found.items()})
 planted = [*questions["train"], test["changed"][0]]
 print("with one test row planted:", {what: len(some) for what, some in
-                                     retrieval.leaks(planted, questions["test"]).items()})  # fmt: skip
+                                     retrieval.leaks(planted, questions["test"]).items()})
 
 # %% [markdown]
 # ## Build: search by words
@@ -143,7 +143,7 @@ for name, b in (("your score", 0.75), ("yours without length", 0.0)):
     pairs = [(solve("13.1")(words(row["question"]), some[number], some, 1.2, b), score)
              for row in questions["validation"][:3] for number, score in index.search(row["question"], 5)]
     print(f"{name} is labkit's, five pages for each of three questions:",
-          all(math.isclose(*pair) for pair in pairs))  # fmt: skip
+          all(math.isclose(*pair) for pair in pairs))
 
 # %% [markdown]
 # ## How well does it find?
@@ -216,7 +216,7 @@ for size, pieces in cut.items():
 
 # %%
 tokens = {size: mean(len(tokenizer(retrieval.text_of(one)).input_ids) for one in pieces)
-          for size, pieces in cut.items()}  # fmt: skip
+          for size, pieces in cut.items()}
 for size in SIZES:
     points = [(k * tokens[size], retrieval.recall_at(k, places[size, "title"])) for k in (1, 2, 3, 5, 8)]
     print(f"{size:>4} words: " + ", ".join(f"{x:,.0f} tokens {y:.0%}" for x, y in points))
@@ -387,7 +387,7 @@ def spread(some, count):
 once = {kind: list({row["fact"]: row for row in test[kind]}.values()) for kind in ("changed", "absent")}
 alike = [row for row in once["changed"] if size(row["old_answer"]) == size(row["answer"])]
 exam = {"trained": [], "changed": spread(alike, numbers.facts), "untrained": [],
-        "absent": spread(once["absent"], numbers.facts)}  # fmt: skip
+        "absent": spread(once["absent"], numbers.facts)}
 rival = {row["id"]: row["old_answer"] for row in exam["changed"]}
 for kind in ("trained", "untrained"):
     for first, second in spread(pairs_of(kind), numbers.facts // 2):
@@ -402,7 +402,7 @@ print(f"{len(lessons)} training rows about {len(taught)} facts, {len(nothing)} o
 def nats(model, prompts, answers):
     """The loss of each answer, summed over its tokens and the end."""
     rows = [{"prompt": prompt, "completion": [{"role": "assistant", "content": answer}]}
-            for prompt, answer in zip(prompts, answers, strict=True)]  # fmt: skip
+            for prompt, answer in zip(prompts, answers, strict=True)]
     coded = [(one.ids, one.weights.index(1.0)) for one in encode_all(rows, tokenizer, length=2048)]
     precision = env.precision(device())
     with Weights(model, precision), autocast(device().type, precision):
@@ -422,13 +422,13 @@ def margins(model, prompts, rows):
     if not rows:
         return []                                                          # a small budget may show no page
     right, wrong = (nats(model, prompts, [one(row) for row in rows])
-                    for one in (lambda row: row["answer"], lambda row: rival[row["id"]]))  # fmt: skip
+                    for one in (lambda row: row["answer"], lambda row: rival[row["id"]]))
     return [b - a for a, b in zip(right, wrong, strict=True)]
 
 
 found = {kind: index.search_all([row["question"] for row in exam[kind]], numbers.k) for kind in ANSWERED}
 shown = {kind: [place < math.inf for place in retrieval.places(found[kind], pieces, exam[kind])]
-         for kind in ANSWERED}  # fmt: skip
+         for kind in ANSWERED}
 
 
 # %% [markdown]
@@ -450,10 +450,11 @@ def sit(model):
 
 
 def report(who):
+    print(f"{who:<16}" + "".join(f"{kind:>20}" for kind in ANSWERED))
     for book, kinds in marks[who].items():
-        said = [f"{kind} {mean(own):+5.1f} ({sum(one > 0 for one in own)} of {len(own)} ahead)" if own
-                else f"{kind}  no row" for kind, own in kinds.items()]  # fmt: skip
-        print(f"{who:<10}{book:<16}" + "   ".join(said))
+        said = [f"{mean(own):+.1f} ({sum(one > 0 for one in own)} of {len(own)})" if own else "no row"
+                for own in kinds.values()]
+        print(f"{book:<16}" + "".join(f"{one:>20}" for one in said))
 
 
 def margin(who, book, *kinds):
@@ -470,21 +471,21 @@ report("base")
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 same = [one for kind in ANSWERED
-        for one, here in zip(marks["base"]["closed"][kind], shown[kind], strict=True) if here]  # fmt: skip
+        for one, here in zip(marks["base"]["closed"][kind], shown[kind], strict=True) if here]
 print("the right page raises the base's margin on the same questions:",
-      margin("base", "open, shown", *ANSWERED) > mean(same or [0]))  # fmt: skip
+      margin("base", "open, shown", *ANSWERED) > mean(same or [0]))
 
 # %%
 student = find("lora-r16").prepare(SEED)
 run = fit(student, lessons, tokenizer, steps=numbers.steps, lr=numbers.rate, batch=numbers.batch,
-          length=numbers.length, seed=SEED)  # fmt: skip
+          length=numbers.length, seed=SEED)
 marks["finetuned"] = sit(student)
 print(f"{run.seconds:.0f} s of training, loss {run.losses[0]:.2f} to {run.losses[-1]:.3f}")
 report("finetuned")
 first = {row["fact"]: row for row in reversed(lessons)}
 known = [{**row, "prompt": first[row["fact"]]["prompt"]} for row in exam["trained"]]
 print(f"trained facts, asked in words of training: {mean(margins(student, closed(known), known)):+.1f},",
-      f"in new words: {margin('finetuned', 'closed', 'trained'):+.1f}")  # fmt: skip
+      f"in new words: {margin('finetuned', 'closed', 'trained'):+.1f}")
 
 # %% tags=["nbval-check-output", "smoke-skip-compare"]
 gain = {kind: margin("finetuned", "closed", kind) - margin("base", "closed", kind) for kind in ANSWERED}
@@ -494,7 +495,7 @@ print("changed facts: it prefers the old answer:", margin("finetuned", "closed",
 
 # %%
 said = {who: ", ".join(f"{kind} {margin(who, 'open, shown', kind):+.0f}" for kind in ANSWERED)
-        for who in marks}  # fmt: skip
+        for who in marks}
 title = f"Nats with the right page shown. Base: {said['base']};\nfinetuned: {said['finetuned']}"
 fig, axes = plots.figure(title, "", "margin of the right answer (nats)")
 for who, colour in (("base", 0), ("finetuned", 1)):
@@ -504,7 +505,7 @@ for who, colour in (("base", 0), ("finetuned", 1)):
             axes.plot([at] * len(own), own, ".", color=plots.COLOURS[colour], alpha=0.3, markersize=4)
             label = f"{who}, {book}" if x == 0 else None
             axes.plot([at], [margin(who, book, kind)], marker, color=plots.COLOURS[colour], markersize=8,
-                      label=label)  # fmt: skip
+                      label=label)
 axes.axhline(0, color="black", linewidth=0.8)
 axes.set_xticks(range(len(ANSWERED)), ANSWERED)
 axes.legend(frameon=False, ncols=2, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.1))
@@ -522,10 +523,10 @@ plots.show(fig, f"Points: the mean margins printed above, and each row pale. {ti
 # %%
 shots = handbook.PROMPTS["rules of format and 5 examples"](questions["train"])
 reading = retrieval.READERS["rules of reading and 3 examples with a passage"](
-    questions["train"], index, pieces)  # fmt: skip
+    questions["train"], index, pieces)
 ways = {"few-shot": (base, lambda rows: [shots(row["question"]) for row in rows]),
         "bm25": (base, lambda rows: retrieval.prompts(rows, index, pieces, numbers.k, reading)),
-        "finetuned": (student, closed), "finetuned, open book": (student, opened)}  # fmt: skip
+        "finetuned": (student, closed), "finetuned, open book": (student, opened)}
 rows = [row for kind in handbook.KINDS for row in exam[kind]]
 right, refused = {}, {}
 for way, (model, ask) in ways.items():
@@ -568,14 +569,14 @@ before = retrieval.split(handbook.documents("before"), 80, 20)
 old = retrieval.BM25([retrieval.text_of(piece) for piece in before])
 rows = [row for row, here in zip(exam["changed"], shown["changed"], strict=True) if here]
 turned = {"pages of before": mean(margins(base, opened(rows, old, before), rows) or [0]),
-          "pages of now": mean(marks["base"]["open, shown"]["changed"] or [0])}  # fmt: skip
+          "pages of now": mean(marks["base"]["open, shown"]["changed"] or [0])}
 for name, ahead in turned.items():
     print(f"the base with {name}: the new answer is ahead by {ahead:+.1f} nats")
 started = time.perf_counter()
 retrieval.BM25([retrieval.text_of(piece) for piece in pieces])
 indexed = time.perf_counter() - started
 print(f"index all {len(pieces)} pieces again: {1000 * indexed:.0f} ms. Train again: {run.seconds:.0f} s",
-      f"for {len(taught)} facts, and the questions must be written first.")  # fmt: skip
+      f"for {len(taught)} facts, and the questions must be written first.")
 stubborn = margin("finetuned", "open, shown", "changed")
 print(f"the finetuned model, the new page in its prompt: {stubborn:+.1f} nats ({len(rows)} questions)")
 
@@ -590,7 +591,7 @@ record(seed=SEED, recall={name: {str(k): share for k, share in own.items()} for 
                                    if marks[who][book][kind]} for who in marks for book in BOOKS},
        right={way: sum(flags) / len(flags) for way, flags in right.items()},
        refused={way: sum(flags) / len(flags) for way, flags in refused.items()},
-       turned=turned, index_ms=1000 * indexed, training_seconds=run.seconds)  # fmt: skip
+       turned=turned, index_ms=1000 * indexed, training_seconds=run.seconds)
 
 # %% [markdown]
 # ## The whole comparison
@@ -690,11 +691,11 @@ if asked:
         tries["bm25"] = base, retrieval.prompts(asked, own_index, own_pieces, numbers.k)
     pupil = find("lora-r16").prepare(SEED)
     fit(pupil, train, tokenizer, steps=numbers.own_steps, lr=numbers.rate, batch=numbers.batch,
-        length=numbers.length, seed=SEED, progress=False)  # fmt: skip
+        length=numbers.length, seed=SEED, progress=False)
     tries["finetuned"] = pupil, closed(asked)
     for way, (model, prompts) in tries.items():
         told = score(model, tokenizer, asked, task=OWN if OWN == "handbook" else "own_data", prompts=prompts,
-                     progress=False)  # fmt: skip
+                     progress=False)
         found = stats.share(told.exact_rows, range(len(asked)))
         print(f"{way:<10} right {found.mean:.0%} [{found.low:.0%}, {found.high:.0%}]: {told.answers[0]!r}")
 

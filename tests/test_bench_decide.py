@@ -451,6 +451,9 @@ def test_own_results_stand_beside_the_recorded_ones_and_alone_without(monkeypatc
         decide_report.chart(VALUES, {"form": {"finetuned": 0.5}})
     monkeypatch.setattr(decide_chart, "recorded", lambda name: None)
     assert decide_report.decision_table() == [markdown.missing("decide")]
+    alone = decide_report.decision_table(mine=mine)
+    assert alone[2:4] == ["| form | finetuned (70%) |", "| my data | BM25 or few-shot (75%) |"]
+    assert markdown.missing("decide") in alone[-1]
     title = decide_chart.finding({"kinds": {}}, mine)
     assert title == "Ahead in your run: finetuned (70%) on form; no clear winner on my data"
 

@@ -319,7 +319,8 @@ def test_refresh_runs_only_the_cells_that_print_records(course):
 
 
 def test_refresh_runs_what_comes_before_the_imports_too_and_a_recorded_cell_there_once(course):
-    edit(course, "# %%\nimport", '# %% tags=["recorded"]\nearly = 1\nprint("early")\n\n# %%\nfrom labkit import env\nimport')
+    early = '# %% tags=["recorded"]\nearly = 1\nprint("early")'
+    edit(course, "# %%\nimport", f"{early}\n\n# %%\nfrom labkit import env\nimport")
     edit(course, '# %%\nprint("the end")', '# %% tags=["recorded"]\nprint(early, env.profile())')
     build(course=course)
     pretend_executed(course)

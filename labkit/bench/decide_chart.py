@@ -7,7 +7,7 @@ import textwrap
 from statistics import median
 
 from labkit.bench.decide_facts import ABSENT, CONTROLS, KINDS
-from labkit.bench.markdown import missing, table
+from labkit.bench.markdown import missing, show, table
 from labkit.bench.markdown import values as recorded
 from labkit.errors import LabkitError
 
@@ -38,8 +38,8 @@ def decision_table(found=None, mine=None):
     found, mine = found or recorded(NAME) or {}, mine or {}
     if unknown := sorted({arm for arms in mine.values() for arm in arms} - set(MARKS)):
         raise LabkitError(f"the chart has no arm {unknown[0]!r}: name yours {', '.join(MARKS)}")
-    if not found and not mine:
-        return [missing(NAME)]
+    if not found:
+        return own_table(mine) if mine else [missing(NAME)]
     rows = []
     for kind in dict.fromkeys([*found.get("kinds", {}), *mine]):
         one = found.get("kinds", {}).get(kind)
@@ -54,6 +54,13 @@ def decision_table(found=None, mine=None):
         f"the best one's. {LUCK} {NET} Dollars at {price():.2f} an hour for one {CARD} (data/prices.json: an "
         "example), requests in batches.",
     ]
+
+
+def own_table(mine):
+    """Markdown lines: your best arm for each kind, where there is no record to stand beside."""
+    rows = [[LABELS.get(kind, kind), _own_decision(arms)] for kind, arms in mine.items()]
+    caution = "Alone stands the best one if no other's 95% interval reaches its own. Else both are named."
+    return [*table("question|answer it by", rows), "", f"{caution} {NET} The record is {missing(NAME)}."]
 
 
 def _decision(kind, one, found):
@@ -90,7 +97,7 @@ def _own_decision(arms):
 
 
 def chart(found=None, mine=None):
-    """Print `decision_table` and show the chart: share right of each arm on each kind, with intervals.
+    """Show `decision_table` and the chart: share right of each arm on each kind, with intervals.
 
     `mine` adds own results, drawn hollow: {kind: {arm: (mean, low, high) or stats.Estimate}}, shares from 0
     to 1. Without a record it shows them alone; with neither one line of text.
@@ -98,7 +105,7 @@ def chart(found=None, mine=None):
     from labkit import plots
 
     found = found or recorded(NAME)
-    print("\n".join(decision_table(found, mine)))
+    show(decision_table(found, mine))
     if found or mine:
         plots.show(*chart_figure(found, mine))
 

@@ -39,3 +39,15 @@ def table(head, rows):
 def together(tables, found):
     """The lines of several tables, an empty line between them."""
     return "\n\n".join("\n".join(make(found)) for make in tables).splitlines()
+
+
+def show(lines):
+    """Display Markdown lines where a notebook renders them; print them elsewhere."""
+    import labkit
+
+    if not labkit.in_notebook():
+        print("\n".join(lines))
+        return
+    from IPython.display import Markdown, display
+
+    display(Markdown("\n".join(lines)))
