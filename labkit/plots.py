@@ -118,5 +118,6 @@ def stacked_figure(groups, title, xlabel, lines=None):
     axes.legend(frameon=False, ncols=4, loc="upper left", bbox_to_anchor=(0, -0.2), fontsize=8)
     said = []
     for label, values in groups.items():
-        said.append(f"{label}: " + ", ".join(f"{part} {values[part]:.3g}" for part in parts if values[part]))
+        seen = [part for part in parts if values[part] > longest / 1000]  # no bar shows less
+        said.append(f"{label}: " + ", ".join(f"{part} {values[part]:.3g}" for part in seen))
     return fig, f"Stacked bars, {xlabel}. " + ". ".join(said) + "."

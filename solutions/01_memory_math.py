@@ -251,8 +251,8 @@ print(f"all weights of the model in fp32: {4 * model.num_parameters() / 1e9:.2f}
 
 # %% [markdown]
 # One such array is larger than the model, and three of them live. A small model with a large vocabulary
-# spends its memory here; for a 7B model with 32,000 tokens it is a detail. `fit` never holds more than
-# 1,024 positions' logits.
+# spends its memory here; for a 7B model with a vocabulary of 32,000 it is a detail, until checkpointing
+# takes the activations away. `fit` never holds more than 1,024 positions' logits.
 #
 # ## Inference keeps other things
 #
@@ -318,7 +318,8 @@ print(f"whole process    {report.process / 1e9:6.2f} GB")
 # when there are none yet; they grow while the activations go.
 #
 # Now five methods. Each bar is a whole process; "unused reserve" is what is reserved and not allocated.
-# Dashed lines are what cards sold as 8, 16, 24, 48 and 80 GB offer a program, and their labels are in GiB.
+# Dashed lines, as far as they lie within a chart, are what cards sold as 8, 16, 24, 48 and 80 GB offer a
+# program; their labels are in GiB.
 
 # %%
 methods = {
@@ -351,8 +352,9 @@ for shape, precision in (("smollm2-135m", "bf16 autocast"), ("7b", "bf16")):
               f"{report.moment}")
 
 # %% [markdown]
-# The third guess: freezing shrinks gradients and states. The activations stay: with one row of 512 tokens
-# they are a quarter of LoRA's peak at 135M as at 7B, and with QLoRA on 7B they weigh more than the weights.
+# The third guess: of the four, AdamW's states, from 1.08 to 0.04 GB in the first chart (gradients shrink with
+# them). Weights and logits stay, and activations nearly so: with one row of 512 tokens they are a quarter of
+# LoRA's peak at 135M as at 7B, and with QLoRA on 7B they weigh more than the weights.
 #
 # The large workspace at the optimizer step is AdamW's own: torch's default steps all weights at once and
 # makes a temporary as large as they are. `optimizer="fused"` does without; try it in the calculator below.
@@ -410,7 +412,7 @@ print("formula and tracing agree within 3% in every row:", max(errors) < 0.03)
 #
 # Now train for real, once an adapter and once every weight, on the same rows. `fit` prints its peak: on a
 # card what tensors took, on a CPU the most that this process ever took. That figure never falls, so LoRA
-# goes first.
+# goes first. (Where `fit` says bf16 it means autocast: weights and states stay in fp32.)
 
 # %%
 from peft import LoraConfig, get_peft_model
@@ -501,11 +503,12 @@ print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds
       f"mean loss {sum(lora.losses) / len(lora.losses):.2f}")
 
 # %% [markdown]
-# trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl
-# with checkpointing, 1.4: beside the weights it holds little but 30 block inputs and a loss in pieces. In
-# time it is 12, 4 and 28 s. `fit` packs rows instead of padding them, and replays each step as one CUDA graph
-# instead of launching every kernel from Python. The 28 s overstate recomputing: that run came first and paid
-# for warming up.
+# trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl with checkpointing, 1.4: beside the
+# weights it holds little but 30 block inputs and a loss in pieces. Padding costs memory too: trl's longest
+# batch holds more positions than 8 x 512. In time it is 12, 4 and 28 s. `fit` packs rows instead of padding
+# them, and replays each step as one CUDA graph instead of launching every kernel from Python. The 28 s
+# overstate recomputing: that run came first and paid for warming up. `fit`'s clock starts at its first step;
+# with what it sets up before, the bar above shows 5 s.
 #
 # ## Out of memory, on purpose
 #
@@ -579,6 +582,9 @@ memory_calculator(shape="7b", method="lora", precision="bf16", seq=1024, checkpo
 # - mem-act20 meets one length, 541 tokens at batch 1. The share grows with the tokens: 20% is no rule.
 # - mem-gc counts FLOPs; time grew 1.58 times (full) and 1.42 (LoRA). Why time and FLOPs differ was not
 #   measured. At batch 1 full finetuning peaks with weights, gradients and states, so its peak stays.
+# - mem-56 and mem-lora16 give the whole process, mem-orders and mem-gc what is allocated. mem-56 takes fused
+#   AdamW: torch's default adds the 13.5 GB workspace seen above, and the process comes to 71.7 GB by formula,
+#   out of the band.
 # - mem-lora16 takes fp32 adapters and no checkpointing, mem-qlora6 and mem-65b bf16 adapters, 8-bit AdamW and
 #   checkpointing. With checkpointing, trl's default, LoRA on 7B fits. ("Nominal" is the size that a card is
 #   sold by; the band is what it offers.)

@@ -539,8 +539,8 @@ makers = {
 measured |= {name: losses(make()) for name, make in makers.items()}
 table(measured, "loss, test rows")
 print("the first guess: of the gain in loss the average keeps", kept_of(measured, "average"))
-print(f"{numbers.rows} rows a task. The sum's scale is chosen on validation rows and DARE takes the same;",
-      "TIES and the average are as they come")
+print(f"{numbers.rows} rows a task. The sum's scale is chosen on validation rows and DARE takes the same;")
+print("TIES and the average are as they come")
 
 # %% [markdown]
 # A loss can fall far before the first answer is right. On the GPU budget, right answers of the same models:

@@ -98,6 +98,8 @@ def test_stacked_bars_leave_out_what_is_nowhere_and_lines_far_off():
     assert [text.get_text() for text in axes.texts] == ["near"]
     assert "a: x 1, z 2" in alt and "b: x 0.5" in alt
     colours = [bar[0].get_facecolor() for bar in axes.containers]
+    alone, alt = plots.stacked_figure({"b": {"x": 4e-6, "y": 0.0, "z": 1.0}}, "title", "GB")
+    assert alt.endswith("b: z 1.")  # nobody sees a part of 4e-6 in the bar
     alone, _ = plots.stacked_figure({"b": {"x": 0.0, "y": 0.0, "z": 1.0}}, "title", "GB")
     assert alone.axes[0].containers[0][0].get_facecolor() == colours[1]  # z looks the same in both
     plots.png(fig), plots.png(alone)
