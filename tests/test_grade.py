@@ -326,9 +326,9 @@ def probe(root, path, port):
     seen = {"file": os.path.exists(path), "labkit": False, "network": False, "write": False}
     seen["home"] = os.path.exists("/etc/passwd")
     seen["processes"] = sum(p.isdigit() for p in os.listdir("/proc"))
-    for folder, _, files in os.walk(root):
-        if folder.startswith(("/proc", "/sys", "/dev")):
-            continue
+    for folder, inside, files in os.walk(root):
+        if folder in ("/proc", "/sys", "/dev"):
+            inside.clear()
         if "lesson_00.py" in files:
             seen["labkit"] = True
             break
@@ -354,7 +354,7 @@ def probe(root):
     reference = Path(sandbox.__file__).with_name("lesson_00.py")
     with socket.create_server(("127.0.0.1", 0)) as server:
         inputs = [(str(root), str(reference), server.getsockname()[1])]
-        (outcome,) = sandbox.run([], [PROBE], "probe", inputs, Limits(seconds=30))
+        (outcome,) = sandbox.run([], [PROBE], "probe", inputs, Limits(seconds=120))  # it walks a whole disk
     return sandbox.runner.decode(outcome["value"])
 
 
@@ -383,6 +383,13 @@ def test_a_labkit_among_the_libraries_and_the_submissions_are_covered(tmp_path, 
     monkeypatch.syspath_prepend(tmp_path)
     (hidden,) = sandbox.run([], [look], "look", [()], QUICK, hidden=[tmp_path / "work"])
     assert "labkit" in str(hidden) and "lesson_00.py" not in str(hidden) and "00_else" not in str(hidden)
+
+
+@pytest.mark.parametrize("root, covered", [("/tmp/course", True), ("/srv/course", False)])
+def test_a_course_in_tmp_cannot_be_written_beside_its_environment(monkeypatch, bwrap, root, covered):
+    monkeypatch.setattr(sandbox, "ROOT", Path(root))
+    command = " ".join(sandbox.bwrap_command())
+    assert (f"--tmpfs {root}" in command) == (f"--remount-ro {root}" in command) == covered
 
 
 def test_without_bubblewrap_the_grader_warns_loudly_and_still_grades(tmp_path, capsys, no_bwrap):

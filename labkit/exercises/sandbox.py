@@ -77,7 +77,9 @@ def bwrap_command(hidden=()):
     shown, links = system_folders()
     covered = {str(Path(p).resolve()) for p in (ROOT, SOLUTIONS, RUNNER.parent.parent, *hidden)}
     covered |= {str(Path(p, "labkit")) for p in sys.path if p and Path(p, "labkit").is_dir()}
-    covered = {c for c in covered if any(Path(c).is_relative_to(p) for p in shown)}
+    # A course in /tmp: the way to the environment inside it would be writable as /tmp is.
+    in_tmp = {str(ROOT.resolve())} if ROOT.resolve().is_relative_to("/tmp") else set()
+    covered = {c for c in covered if any(Path(c).is_relative_to(p) for p in shown)} | in_tmp
     size = ["--size", str(2**28)] if "--size" in _bwrap_help() else []
     mounts = [("/proc", ["--proc", "/proc"]), ("/dev", ["--dev", "/dev"])]
     mounts += [("/tmp", [*size, "--tmpfs", "/tmp"])]
