@@ -82,6 +82,15 @@ def test_the_table_compares_by_tokens_with_eager_of_the_same_run(pretend):
     assert all("| 1.00x |" in line and line.endswith("| 9.0 | 0.500 |") for line in eager)
 
 
+def test_a_whole_run_shorter_than_its_steps_marks_the_price_as_unsteady(pretend):
+    main(["train", "--repeats", "1"])
+    values = pretend[1][0]["values"]
+    assert "nsteady" not in "\n".join(train_report.table(values))  # the control
+    values["large"]["full"]["eager"] |= {"whole seconds": 12.7, "start seconds": -11.1}
+    lines = train_report.table(values)
+    assert sum(", unsteady |" in line for line in lines) == 1 and "Unsteady: the whole run" in lines[-1]
+
+
 @pytest.mark.parametrize(("name", "whole"), [("smoke-full-eager-0", True), ("smoke-full-eager-1", False)])
 def test_a_job_without_a_whole_run_gives_neither_its_time_nor_its_loss(monkeypatch, name, whole):
     taken = {"whole seconds": 3.0, "start seconds": 1.0, "loss": 0.5, "step ms": 9.0}

@@ -28,11 +28,13 @@ def test_trace_and_formula_foretell_what_a_card_shows(fields):
     setting, found = Setting("smollm2-135m", **fields), measured(**fields)
     # Measuring warms up with a backward pass, which leaves a workspace that inference never takes.
     extra = machine.H100.workspace if setting.method == "inference" else 0
-    # The formula leaves out what blocks waste: little of the peak, up to 12% of a small process.
-    for engine, error, whole in ((trace, 0.01, 0.1), (predict, 0.05, 0.15)):
+    # The formula leaves out what blocks waste. Paged 8-bit states of this small model it misses by 11.5%.
+    missed = setting.optimizer == "paged 8-bit"
+    for engine, error in ((trace, 0.01), (predict, 0.05)):
         said = engine(setting)
         assert said.peak_allocated == pytest.approx(found.peak_allocated - extra, rel=error)
-        assert said.process == pytest.approx(found.process - extra, rel=whole)
+        close = said.process == pytest.approx(found.process - extra, rel=0.1)
+        assert close != (missed and engine is predict)  # once it is met, the exception goes
         assert said.moment == found.moment
 
 

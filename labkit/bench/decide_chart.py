@@ -59,7 +59,7 @@ def decision_table(found=None, mine=None):
 def own_table(mine):
     """Markdown lines: your best arm for each kind, where there is no record to stand beside."""
     rows = [[LABELS.get(kind, kind), _own_decision(arms)] for kind, arms in mine.items()]
-    caution = "Alone stands the best one if no other's 95% interval reaches its own. Else both are named."
+    caution = "Alone stands the best one if no other's 95% interval reaches its own. Else all such are named."
     return [*table("question|answer it by", rows), "", f"{caution} {NET} The record is {missing(NAME)}."]
 
 

@@ -13,6 +13,10 @@ NOTE = (
     "their range (one run of torch.compile's whole model and of trl). A whole run was made once, if at all: "
     "captures and compiling count, preparing the data does not."
 )
+DOUBT = (
+    " Unsteady: the whole run took less than its steps at this price, so one of the two is wrong; build on "
+    "neither before it is measured again."
+)
 
 
 def table(values):
@@ -26,13 +30,23 @@ def table(values):
                 "|---|---|---|---|---|---|---|",
             ]
             lines += [_line(engine, found, engines.get("eager"), size) for engine, found in engines.items()]
-    return [*lines[1:], "", NOTE]
+    doubtful = any(unsteady(found) for methods in values.values() for engines in methods.values()
+                   for found in engines.values())  # fmt: skip
+    return [*lines[1:], "", NOTE + (DOUBT if doubtful else "")]
+
+
+def unsteady(found):
+    """Do a step's price and the whole run contradict each other? A run takes no less than its steps."""
+    start = found["start seconds"]
+    return start is not None and start < -0.1 * found["whole seconds"]
 
 
 def _line(engine, found, eager, size):
     times = f"{found['step ms']:,.1f}"
     if found["runs"] > 1:
         times += f" ({found['step ms from']:,.1f} to {found['step ms to']:,.1f})"
+    if unsteady(found):
+        times += ", unsteady"
     whole = " | " if found["loss"] is None else f"{found['whole seconds']:.1f} | {found['loss']:.3f}"
     if size == "cpu":  # eight steps, of which trl logs two at a time: losses that cannot be compared
         whole = f"{found['whole seconds']:.1f} |"
