@@ -352,17 +352,22 @@ print("on: ", generate(model, tokenizer, [render(mine)], progress=False)[0])
 
 # %% tags=["gpu"]
 # %%gpu
+from datasets import disable_progress_bars
+from transformers import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+disable_progress_bars()
 settings = SFTConfig(
     output_dir="/tmp/trl", max_steps=numbers.steps, per_device_train_batch_size=39, learning_rate=numbers.lr,
     warmup_steps=numbers.steps // 10, lr_scheduler_type="linear", bf16=True, gradient_checkpointing=False,
-    max_length=512, save_strategy="no", logging_steps=100, report_to="none", disable_tqdm=True, seed=SEED,
+    max_length=512, save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True,
+    seed=SEED,
 )
 trainer = SFTTrainer(
     load_model(), settings, train_dataset=data["train"].select_columns(["prompt", "completion"]),
     peft_config=adapter, processing_class=tokenizer,
 )
+trainer.remove_callback(PrinterCallback)
 seconds = trainer.train().metrics["train_runtime"]
 theirs = score(trainer.model, tokenizer, test, batch_size=250, progress=False)
 print(f"on {after.n} test rows")

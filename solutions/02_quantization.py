@@ -264,7 +264,8 @@ check("02.3", outlier_features)
 # 64 weights, their absmax.
 
 # %% tags=["nbval-check-output"]
-print("NF4:", [round(value, 3) for value in nf4_code().tolist()])
+values = [round(value, 3) for value in nf4_code().tolist()]
+print("NF4:", values[:8], values[8:], sep="\n")
 even = torch.arange(-7, 8) / 7                                              # symmetric int4
 print("steps of NF4 around 0 and at its end:", [round(d, 2) for d in nf4_code().diff()[[7, 14]].tolist()])
 print("steps of int4:", round(even.diff()[0].item(), 2))
@@ -438,7 +439,7 @@ for name in ("nf4 64", "int4 asym 64", "int4 asym 32"):
 
 # %% tags=["nbval-check-output"]
 low, step = grid(w)
-print([round(place, 2) for place in ((w.flatten()[:32] - low[0]) / step[0]).tolist()])
+print(*(f"{place:.0f}" for place in ((w.flatten()[:32] - low[0]) / step[0]).tolist()))
 everywhere = all(on_grid(layer.weight.detach()) == 1 for layer in linears(model).values())
 print("every weight of every linear layer lies on such a grid:", everywhere)
 
@@ -530,7 +531,7 @@ model = load_model()
 live = {"base": perplexities(model), "dithered": perplexities(dither(model, SEED))}
 plain = {kind: found["not rounded"] for kind, found in live.items()}
 for name in live["base"]:
-    shown = [f"{kind} {found[name]:8.2f} ({found[name] / plain[kind]:.2f} times)"
+    shown = [f"{kind} {found[name]:9.4g} ({found[name] / plain[kind]:.3g} times)"
              for kind, found in live.items()]
     print(f"{name:<13}", "   ".join(shown))
 
@@ -563,7 +564,7 @@ for name, shift in (("int4 asym 32 two-level", 0), ("int4 asym 32 two-level", 16
     restored = moved.flatten().roll(shift).view_as(w)
     pull = torch.corrcoef(torch.stack([(restored - dithered).flatten(), noise]))[0, 1].item()
     errors = [relative_error(each, restored) for each in (dithered, w)]
-    print(f"{name:<23}blocks moved by {shift:>2}: error to dithered {errors[0]:.1%},",
+    print(f"{name:<23}moved by {shift:>2}: error to dithered {errors[0]:.1%},",
           f"to base {errors[1]:.1%}, correlation with dither {pull:+.2f}")
 
 # %% [markdown]
