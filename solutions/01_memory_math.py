@@ -505,10 +505,10 @@ print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds
 # %% [markdown]
 # trl without checkpointing takes most, 6.4 GB, then `fit`, 4.8, then trl with checkpointing, 1.4: beside the
 # weights it holds little but 30 block inputs and a loss in pieces. Padding costs memory too: trl's longest
-# batch holds more positions than 8 x 512. In time it is 12, 4 and 28 s. `fit` packs rows instead of padding
-# them, and replays each step as one CUDA graph instead of launching every kernel from Python. The 28 s
-# overstate recomputing: that run came first and paid for warming up. `fit`'s clock starts at its first step;
-# with what it sets up before, the bar above shows 5 s.
+# batch holds more positions than 8 x 512. In time it is 13, 3 and 29 s. `fit` packs rows instead of padding
+# them, and replays each step as one CUDA graph instead of launching every kernel from Python. The 29 s
+# overstate recomputing: that run came first and paid for warming up. `fit`'s clock starts at its first step:
+# a second or two of setting up before is not in its 3.
 #
 # ## Out of memory, on purpose
 #

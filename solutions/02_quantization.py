@@ -780,7 +780,7 @@ for name, run in twins.items():
     print(f"{name}: the loss fell by more than a third:", ends[name] < run.losses[0] * 2 / 3)
 
 # %% [markdown]
-# On the recorded run ternary ends lower, 0.55 against 0.65: one seed, one rate for both, tuned for neither,
+# On the recorded run ternary ends lower, 0.57 against 0.66: one seed, one rate for both, tuned for neither,
 # training loss. In the benchmark (quant-ternary below) they tie: other models, of the base's own size,
 # trained on five data sets for 600 steps, each arm at its tuned rate, three seeds, held-out rows (1.40
 # against 1.41).
@@ -808,10 +808,10 @@ for tokens in (1, 4096):
           f"ratio {times[1] / times[0]:.2f}")
 
 # %% [markdown]
-# Not on the recorded card: one token takes 1.39 times as long here (1.65 to 1.71 in four of the claim's five
-# repeats, 3.1 in the other). bf16 reads 90 MB in 27 µs, 3.3 TB/s, which is much of what this card's memory
-# gives; NF4 takes 37 µs for 23 MB, so there the kernel or its call is the limit. Where memory is slower it
-# may turn.
+# Not on the recorded card: one token takes 2.66 times as long here (1.65 to 1.71 in four of the claim's five
+# repeats, 3.1 in the other). bf16 reads 90 MB in 26 µs, 3.5 TB/s, which is much of what this card's memory
+# gives. NF4 takes 70 µs for 23 MB: not memory is its limit but the kernel and its call from Python, which
+# is why the ratio moves with the host from run to run. Where memory is slower it may turn.
 
 # %%
 record(seed=SEED, perplexity=live["base"]["not rounded"], perplexity_nf4=live["base"]["nf4 double"],

@@ -521,22 +521,38 @@ def test_a_step_has_the_same_rows_with_a_soft_prompt_and_without(monkeypatch, ti
     assert [length for _, length in soft] > [length for _, length in plain] if pack else soft[0][1] is None
 
 
+WAYS = {"plain": {"fast": False, "compile": False}, "CUDA graph": {"compile": False},
+        "CUDA graph, compiled blocks": {"compile": True}}  # fmt: skip
+
+
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, lr", [("prompt", 0.1), ("ptuning", 3e-3), ("prefix", 0.03)])
 def test_a_cuda_graph_and_compiled_blocks_have_the_losses_of_plain_steps(tokenizer, tickets, kind, lr):
-    def losses(lr=lr, **options):
-        model = methods.find(kind).prepare(0)
-        usual = {"steps": 30, "lr": lr, "batch": 4, "length": 512, "progress": False}
-        run = fit(model, tickets, tokenizer, **usual, **options)
-        return run.path, [sum(run.losses[part : part + 10]) / 10 for part in (0, 10, 20)]
+    """At their own rates these runs are chaotic, so only what rounding has not yet driven apart is compared.
 
-    way, plain = losses(fast=False, compile=False)
-    assert way == "plain"
-    for path, options in (("CUDA graph", False), ("CUDA graph, compiled blocks", True)):
-        way, fast = losses(compile=options)
-        assert way == path and fast == pytest.approx(plain, rel=0.1, abs=0.03)
-    assert losses(lr / 10, compile=False)[1] != pytest.approx(plain, rel=0.1, abs=0.03)  # the control
+    On an H200 in bf16 two plain runs whose starts differ by 0.1% end up to 40% apart, and so may any two ways
+    of taking the same steps. In fp32 rounding takes seven steps to show, four of them replays; a tenth of the
+    rate is calm for all thirty.
+    """
+
+    def losses(way, lr, precision):
+        model = methods.find(kind).prepare(0)
+        run = fit(model, tickets, tokenizer, steps=30, lr=lr, batch=4, length=512, progress=False,
+                  precision=precision, **WAYS[way])  # fmt: skip
+        assert run.path == way
+        return run.losses
+
+    def means(losses):
+        return [sum(losses[part : part + 10]) / 10 for part in (0, 10, 20)]
+
+    exact, calm = losses("plain", lr, "fp32"), losses("plain", lr / 10, "bf16")
+    for way in list(WAYS)[1:]:
+        assert losses(way, lr, "fp32")[:7] == pytest.approx(exact[:7], abs=5e-3)
+        assert means(losses(way, lr / 10, "bf16")) == pytest.approx(means(calm), rel=0.03)
+    # the controls
+    assert calm[:7] != pytest.approx(exact[:7], abs=5e-3)
+    assert means(losses("CUDA graph", lr / 20, "bf16")) != pytest.approx(means(calm), rel=0.03)
 
 
 # ---- by name
