@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -68,6 +71,33 @@ def test_a_job_sees_its_card_and_prints_to_its_log(monkeypatch, tmp_path):
     process.start()
     process.join(60)
     assert process.exitcode == 5 and log.read_text() == f"['bench', 'x'] 7 mine {ROOT}\n"
+
+
+def test_a_job_ends_with_its_benchmark_however_that_ended(tmp_path):
+    code = f"""
+import os, time
+from labkit.bench import jobs
+
+def work(*_):
+    jobs._end_with_starter()
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+
+if __name__ == "__main__":
+    jobs.PRELOADED.clear()
+    jobs._work = work
+    jobs.run("x", ["a"], {str(tmp_path)!r})
+"""
+    script = tmp_path / "bench.py"
+    script.write_text(code)
+    bench = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    job = int(bench.stdout.readline())
+    bench.kill()
+    try:
+        bench.communicate(timeout=60)  # the pipe ends when the last process that prints to it has ended
+    except subprocess.TimeoutExpired:
+        os.kill(job, signal.SIGKILL)
+        pytest.fail("the job outlived its benchmark")
 
 
 def test_a_real_job_is_a_process_whose_failure_is_told(tmp_path):

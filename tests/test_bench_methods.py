@@ -533,6 +533,25 @@ def test_soft_prompts_are_no_part_of_how_weights_and_peaks_go_together(world):
     assert order(sizes) == pytest.approx(-0.2)
 
 
+def test_only_peaks_of_steps_taken_in_one_way_are_compared(world):
+    run(world, "--methods", "full,lora-r4,lora-r8,lora-r16", "--seeds", "1")
+    whole = record()
+    sizes = {"full": (30, 3e9), "lora-r4": (10, 1e9), "lora-r8": (20, 2e9), "lora-r16": (1, 9e9)}
+    for name, (weights, peak) in sizes.items():
+        whole["values"]["methods"][name] |= {"trainable": weights, "peak bytes": peak}
+
+    def order(path):
+        whole["values"]["methods"]["lora-r16"]["path"] = path
+        store.path_of(RECORD, "cpu").unlink()
+        methods_report._write(whole["values"]["settings"], "cpu", whole["values"], whole["scores"], {}, [])
+        said = "lora-r16 were taken" in "".join(methods_report.lines(record()))
+        return record()["values"]["rank correlation"], said
+
+    usual = whole["values"]["methods"]["full"]["path"]
+    assert order(["another way"]) == (pytest.approx(1), True)
+    assert order(["diverged", *usual]) == order(usual) == (pytest.approx(-0.2), False)
+
+
 @pytest.fixture
 def ledger_of(monkeypatch):
     """`ledger_of(c=0.9, d=0.5)` makes these all the claims, with bands at these floors; the record counts."""
@@ -724,7 +743,7 @@ def test_a_readme_without_a_record_says_how_to_measure(world):
     assert "bench methods --task tickets" in methods_report.text()
     run(world, "--methods", "full", "--seeds", "1")
     store.path_of(RECORD, "cpu").rename(store.path_of(RECORD))
-    assert methods_report.text().startswith(methods_report.HEAD)
+    assert methods_report.text().startswith("| method | trainable weights |")
 
 
 @pytest.mark.parametrize("option, value", [

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -159,6 +160,17 @@ def _work(command, log, card, environment):
     if card is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = card
     os.chdir(ROOT)
+    _end_with_starter()
     from labkit.__main__ import main
 
     sys.exit(main(command))
+
+
+def _end_with_starter():
+    """End this process when the benchmark that started it has ended: it was killed, or would have waited."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

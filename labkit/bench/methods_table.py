@@ -1,0 +1,97 @@
+"""The table of a record of `bench methods`, one method a line, and which of its peaks compare."""
+
+from labkit.records import judge, stats
+
+HEAD = (
+    "| method | trainable weights | learning rate | exact match, test | by seed | minus full "
+    "| peak | general loss | probe |"
+)
+
+
+def lines(whole):
+    """A record as a Markdown table, one method a line, and what its columns mean."""
+    values = whole["values"]
+    out = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
+    for name, found in values["methods"].items():
+        out.append(f"| {' | '.join(_cells(whole, name, found))} |")
+    asked, base = values["settings"], values["base"]
+    seeds = f"{len(asked['seeds'])} {'seed' if len(asked['seeds']) == 1 else 'seeds'}"
+    rows = int(next(iter(whole["scores"].values()))["rows"][0].split(":")[0])
+    out += [
+        "",
+        f"{asked['task']}, {asked['model']}: {asked['steps']} steps of {asked['batch']} x {asked['length']} "
+        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
+        "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
+        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Learning rates were chosen by phrasings "
+        "kept from training, with one seed. The peak is training's. Speed is measured by `bench train`: here "
+        "jobs share a card.",
+    ]
+    if any(map(is_soft_prompt, values["methods"].values())):
+        out.append(
+            "-: a soft prompt can be left off, and then the base itself answers; what is lost with it on was "
+            "not measured. Its places come on top of a step's tokens and are in the peak, so that the claim "
+            "adapter-params is about the other methods."
+        )
+    if others := [name for name in values["methods"] if name not in comparable(values["methods"], soft=True)]:
+        out.append(
+            f"Peaks compare where `fit` took its steps in one way: those of {', '.join(others)} were taken "
+            "in another than most, and are left out of adapter-params."
+        )
+    if any(found["diverged"] for found in values["methods"].values()):
+        out.append("A seed whose training diverged counts as no row right.")
+    if any(found["at an end"] for found in values["methods"].values()):
+        out.append("*: still the lowest or highest learning rate tried; a further one may be better.")
+    made = sorted({place for found in values["methods"].values() for place in found["made on"]})
+    dates = sorted({found["made"] for found in values["methods"].values()})
+    out.append(f"Trained on: {'; '.join(made)}. {', '.join(dates)}.")
+    return out
+
+
+def _cells(whole, name, found):
+    base, recorded = whole["values"]["base"], judge.Recorded(whole)
+    exact = judge.estimate({"score": name}, recorded)
+    gap = judge.estimate({"gap": [name, "full"]}, recorded) if name != "full" else None
+    shares = [stats.unpack_rows(rows).mean() for rows in whole["scores"][name]["rows"]]
+    soft = is_soft_prompt(found)
+    return [
+        name,
+        f"{found['trainable']:,} ({100 * found['trainable'] / base['weights']:.3g}%)",
+        f"{found['rate']:g}{'*' if found['at an end'] else ''}",
+        f"{exact.mean:.1%} [{exact.low:.1%}, {exact.high:.1%}]",
+        f"{min(shares):.1%} to {max(shares):.1%}" if len(shares) > 1 else "",
+        f"{_points(gap.mean)} [{_points(gap.low)}, {_points(gap.high)}]" if gap else "",
+        f"{found['peak bytes'] / 1e9:.1f} GB" if found["peak bytes"] else "-",  # every seed diverged
+        "-" if soft else _change(found["general loss"], base["general loss"], "{:+.3f}".format),
+        "-" if soft else _change(found["probe"], base["probe"], _points),
+    ]
+
+
+def _change(each, before, shown):
+    """The mean change from the base with its interval over seeds; `-` where a seed has no number."""
+    if None in each:
+        return "-"
+    found = stats.of_values([one - before for one in each])
+    return shown(found.mean) + (f" [{shown(found.low)}, {shown(found.high)}]" if len(each) > 1 else "")
+
+
+def _points(share):
+    """A difference of shares in points; adding 0 makes of -0.0 a plain one."""
+    return f"{round(100 * share, 1) + 0.0:+.1f}"
+
+
+def comparable(entries, soft=False):
+    """Those of `entries` (name -> method) whose steps `fit` took as it took most: only their peaks compare.
+
+    Soft prompts, whose places come on top of a step's tokens, are among them only with `soft`.
+    """
+    ways = {name: [path for path in found["path"] if path != "diverged"] for name, found in entries.items()}
+    usual = [way for name, way in ways.items() if not is_soft_prompt(entries[name])] or list(ways.values())
+    return {
+        name: found for name, found in entries.items()
+        if ways[name] == max(usual, key=usual.count) and (soft or not is_soft_prompt(found))
+    }  # fmt: skip
+
+
+def is_soft_prompt(entry):
+    """Is it a method whose places come on top of a step's tokens, and which can be left off?"""
+    return entry["module"].startswith("labkit/methods/soft_prompts/")
