@@ -32,10 +32,14 @@ def lines(whole):
             "not measured. Its places come on top of a step's tokens and are in the peak, so that the claim "
             "adapter-params is about the other methods."
         )
-    if others := [name for name in values["methods"] if name not in comparable(values["methods"], soft=True)]:
+    ways = {}
+    for name, found in values["methods"].items():
+        ways.setdefault(_way(found), []).append(name)
+    if len(ways) > 1:
+        alike = "; ".join(f"{way or 'none, all diverged'}: {', '.join(names)}" for way, names in ways.items())
         out.append(
-            f"Peaks compare where `fit` took its steps in one way: those of {', '.join(others)} were taken "
-            "in another than most, and are left out of adapter-params."
+            f"Peaks compare only where `fit` took its steps in one way. {alike}. The claim adapter-params is "
+            "about the largest such group of the whole record."
         )
     if any(found["diverged"] for found in values["methods"].values()):
         out.append("A seed whose training diverged counts as no row right.")
@@ -79,17 +83,18 @@ def _points(share):
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
-def comparable(entries, soft=False):
-    """Those of `entries` (name -> method) whose steps `fit` took as it took most: only their peaks compare.
+def comparable(entries):
+    """Those of `entries` (name -> method) whose peaks compare: no soft prompts, and steps taken in one way.
 
-    Soft prompts, whose places come on top of a step's tokens, are among them only with `soft`.
+    The places of soft prompts come on top of a step's tokens; and `fit` takes steps in more ways than one.
     """
-    ways = {name: [path for path in found["path"] if path != "diverged"] for name, found in entries.items()}
-    usual = [way for name, way in ways.items() if not is_soft_prompt(entries[name])] or list(ways.values())
-    return {
-        name: found for name, found in entries.items()
-        if ways[name] == max(usual, key=usual.count) and (soft or not is_soft_prompt(found))
-    }  # fmt: skip
+    found = {name: one for name, one in entries.items() if not is_soft_prompt(one)}
+    ways = list(map(_way, found.values()))
+    return {name: one for name, one in found.items() if _way(one) == max(ways, key=ways.count)}
+
+
+def _way(entry):
+    return " or ".join(path for path in entry["path"] if path != "diverged")
 
 
 def is_soft_prompt(entry):
