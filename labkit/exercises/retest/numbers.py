@@ -75,13 +75,24 @@ def recorded(case):
     at = {row: index for index, row in enumerate(case.course)}
     places = [at[row] for row in case.table.rows]
     found = {}
-    for method, score in (whole["scores"] if whole else {}).items():
+    scores = runs_of(whole) if whole else {}
+    for method, score in scores.items():
         if (score["task"], score["split"]) == (case.rubric.task, case.rubric.split):
             for index, text in enumerate(score["rows"]):
                 flags = stats.unpack_rows(text)
                 if len(flags) > max(places):
                     found[f"{method}, run {index + 1}"] = flags[places].astype(float)
     return found
+
+
+def runs_of(whole):
+    """The scores of a record, each once: a method of default size stands there under its short name too."""
+    scores, seen = {}, []
+    for name, score in whole["scores"].items():
+        if score not in seen:
+            scores[name] = score
+            seen.append(score)
+    return scores
 
 
 def kappa(first, second):
