@@ -1,6 +1,7 @@
 """`python -m labkit doctor`: one line per check of this machine, with the remedy where one fails."""
 
 import importlib.metadata
+import logging
 import os
 import platform
 import re
@@ -147,6 +148,7 @@ def _bf16():
 
 def _bitsandbytes():
     import torch
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it asks for an optional package
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     weight = torch.linspace(-1, 1, 4096, device=env.device()).reshape(64, 64)
