@@ -508,7 +508,7 @@ print(f"fit                     : {lora.peak_bytes / 1e9:5.1f} GB, {lora.seconds
 # batch holds more positions than 8 x 512. In time it is 13, 3 and 29 s. `fit` packs rows instead of padding
 # them, and replays each step as one CUDA graph instead of launching every kernel from Python. The 29 s
 # overstate recomputing: that run came first and paid for warming up. `fit`'s clock starts at its first step:
-# a second or two of setting up before is not in its 3.
+# setting up before is not in its 3 s.
 #
 # ## Out of memory, on purpose
 #

@@ -11,7 +11,7 @@ import numpy as np
 
 from labkit import base_model, env, methods, tasks
 from labkit.bench import byod, families
-from labkit.bench.methods_table import comparable, lines
+from labkit.bench.methods_table import lines, ways
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
 from labkit.records import ledger, store
@@ -196,7 +196,8 @@ def _write(settings, profile, values, scores, claims, failed):
         before = kept(settings, profile, [*names, *failed])
     entries = {**(before["values"]["methods"] if before else {}), **values["methods"]}
     scores = {**(before["scores"] if before else {}), **scores}
-    same = comparable(entries).values()
+    groups = list(ways(entries).values())
+    same = [entries[name] for name in groups[0]] if len(groups) == 1 else []  # else peaks do not compare
     order = correlation([one["trainable"] for one in same], [one["peak bytes"] for one in same])
     return store.write(
         record_name(task), profile, seed=settings["seeds"][0],

@@ -32,14 +32,11 @@ def lines(whole):
             "not measured. Its places come on top of a step's tokens and are in the peak, so that the claim "
             "adapter-params is about the other methods."
         )
-    ways = {}
-    for name, found in values["methods"].items():
-        ways.setdefault(_way(found), []).append(name)
-    if len(ways) > 1:
-        alike = "; ".join(f"{way or 'none, all diverged'}: {', '.join(names)}" for way, names in ways.items())
+    if len(groups := ways(values["methods"])) > 1:
+        alike = "; ".join(f"{way}: {', '.join(names)}" for way, names in groups.items())
         out.append(
-            f"Peaks compare only where `fit` took its steps in one way. {alike}. The claim adapter-params is "
-            "about the largest such group of the whole record."
+            f"Peaks compare only where `fit` took its steps in one way. {alike}. The claim adapter-params "
+            "waits until all are measured in one."
         )
     if any(found["diverged"] for found in values["methods"].values()):
         out.append("A seed whose training diverged counts as no row right.")
@@ -83,18 +80,17 @@ def _points(share):
     return f"{round(100 * share, 1) + 0.0:+.1f}"
 
 
-def comparable(entries):
-    """Those of `entries` (name -> method) whose peaks compare: no soft prompts, and steps taken in one way.
+def ways(entries):
+    """{how `fit` took the steps: names of the methods}; the peaks of two ways do not compare.
 
-    The places of soft prompts come on top of a step's tokens; and `fit` takes steps in more ways than one.
+    Left out are soft prompts, whose places come on top of a step's tokens, and what diverged on every seed.
     """
-    found = {name: one for name, one in entries.items() if not is_soft_prompt(one)}
-    ways = list(map(_way, found.values()))
-    return {name: one for name, one in found.items() if _way(one) == max(ways, key=ways.count)}
-
-
-def _way(entry):
-    return " or ".join(path for path in entry["path"] if path != "diverged")
+    found = {}
+    for name, entry in entries.items():
+        way = " or ".join(path for path in entry["path"] if path != "diverged")
+        if way and not is_soft_prompt(entry):
+            found.setdefault(way, []).append(name)
+    return found
 
 
 def is_soft_prompt(entry):

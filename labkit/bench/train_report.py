@@ -14,8 +14,8 @@ NOTE = (
     "captures and compiling count, preparing the data does not."
 )
 DOUBT = (
-    " Unsteady: the whole run took less than its steps at this price, so one of the two is wrong; build on "
-    "neither before it is measured again."
+    " Unsteady: the whole run took less than its steps at this price, and why has not been found: build on "
+    "neither."
 )
 
 
