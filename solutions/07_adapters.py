@@ -525,8 +525,8 @@ for name in ("houlsby", "biases", "norms"):
 # %% [markdown]
 # Few weights are not few bytes. Gradients and optimizer states follow the count, the base stays, and
 # activations follow what is trained and how: DoRA trains 3.75% of the weights, and its peak in the table is
-# above full finetuning's. Claim adapter-params ranks the methods that have been recorded, whichever those
-# are, less soft prompts: at first most are kinds of LoRA, and its number moves when others join.
+# above full finetuning's. Claim adapter-params ranks the recorded methods, less soft prompts, once `fit` has
+# taken the steps of all in one way: before that, their peaks do not compare.
 #
 # ## What it costs to answer
 #
