@@ -86,7 +86,7 @@ for out, inside, r in ((500, 500, 4), (1024, 1024, 16), (4096, 4096, 16)):
 #
 # {{exercise:05.1}}
 #
-# In plain Python, for one token.
+# In plain Python, for one token. A has r rows, so r is `len(A)`.
 #
 # {{hint:05.1}}
 
