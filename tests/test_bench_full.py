@@ -163,14 +163,15 @@ def test_a_second_run_starts_nothing_and_without_a_gpu_there_is_no_record(world,
 def test_every_arm_is_tuned_alike_and_none_by_more_seeds_or_by_test_rows(world):
     world.best = 1e-6
     whole = run(world)
-    swept = {}
+    swept, again = {}, {}
     for name in world.started:
         kind, arm, *rest = name.split("_")
         if kind == "sweep":
-            assert rest[1:] == ["0", "unseen"]
-            swept.setdefault(arm, []).append(float(rest[0]))
+            assert rest[2] == "unseen"
+            (swept if rest[1] == "0" else again).setdefault(arm, []).append(float(rest[0]))
     assert set(swept) == set(full.arms(full.GPU)) == set(whole["values"]["sweeps"])
     assert {len(rates) for rates in swept.values()} == {4 + 3}  # the best is still an end: three further each
+    assert all(sorted(set(again[arm])) == sorted(swept[arm])[:2] and len(again[arm]) == 4 for arm in swept)
     assert "sweep_random_3e-06_0_unseen" in world.started and "final_random_3e-06_2" in world.started
     assert all(one["at an end"] for one in whole["values"]["sweeps"].values())
 

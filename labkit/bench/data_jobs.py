@@ -76,7 +76,7 @@ def arms():
 
 
 def sweep(name, rate, seed, asked):
-    """Share right of clean rows of kept-out phrasings and the loss there, for `bench_methods.sweep`."""
+    """Share right of clean rows of kept-out phrasings and the loss there, for `tuning.sweep`."""
     arm = arms()[name]
     rows = judging(arm, asked)
     try:

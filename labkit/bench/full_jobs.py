@@ -69,7 +69,7 @@ def few(rows, asked):
 
 
 def tune(arm, rate, seed, asked):
-    """Share right and loss on rows whose phrasings the training did not have; as `bench_methods.sweep` wants.
+    """Share right and loss on rows whose phrasings the training did not have; as `tuning.sweep` wants.
 
     `sft` and `pretrain` learn the handbook, and are judged by its validation rows; all others learn tickets.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from labkit import base_model, env, methods, tasks
-from labkit.bench import byod, families
+from labkit.bench import byod, families, tuning
 from labkit.bench.methods_table import lines, ways
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
@@ -124,6 +124,7 @@ def digest(task, entries):
     modules = sorted({found["module"] for found in entries.values()})
     scorer = inspect.getfile(tasks.family(task).score)
     code = ["labkit/bench/methods.py", "labkit/evaluate.py", str(Path(scorer).relative_to(ROOT))]
+    code += ["labkit/bench/tuning.py"] if entries else []  # no job depends on what chooses among jobs
     there = store.code_digest(*code, *(one for one in modules if (ROOT / one).exists()))
     rows = store.data_digest(task, "general")
     return {**dict.fromkeys(modules), **rows, **store.training_digest(), **there}
@@ -142,6 +143,8 @@ def entry(method, tried, rate, finals):
         "rate": rate,
         "rates": {f"{one:g}": tried[one]["right"] for one in sorted(tried)},
         "losses": {f"{one:g}": tried[one]["loss"] for one in sorted(tried)},
+        "rates by seed": {f"{one:g}": tried[one]["rights"] for one in sorted(tried)},
+        "first seed's rate": tuning.best_rate(tuning.first_seed(tried)),
         "at an end": rate in (min(tried), max(tried)),
         "validation": each("validation"),
         "test": each("test"),

@@ -23,8 +23,8 @@ def lines(whole):
         f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
         "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
         f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Learning rates were chosen by phrasings "
-        "kept from training, with one seed. The peak is training's. Speed is measured by `bench train`: here "
-        "jobs share a card.",
+        f"kept from training, {_chosen(values['methods'])}. The peak is training's. Speed is measured by "
+        "`bench train`: here jobs share a card.",
     ]
     if any(map(is_soft_prompt, values["methods"].values())):
         out.append(
@@ -46,6 +46,16 @@ def lines(whole):
     dates = sorted({found["made"] for found in values["methods"].values()})
     out.append(f"Trained on: {'; '.join(made)}. {', '.join(dates)}.")
     return out
+
+
+def _chosen(entries):
+    """By which seeds the rates were chosen, and whether the first alone would have chosen others."""
+    known = [one for one in entries.values() if "first seed's rate" in one]
+    if not known:
+        return "with one seed"
+    others = sum(one["first seed's rate"] != one["rate"] for one in known)
+    return (f"all with the first seed, the two best of a method with every seed (the first alone would have "
+            f"chosen another for {others} of {len(known)} methods)")  # fmt: skip
 
 
 def _cells(whole, name, found):

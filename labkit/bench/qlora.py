@@ -17,7 +17,8 @@ PARTS = (
     "bench/qlora_jobs", "bench/train_engines", "methods/four_bit", "methods/lora", "methods/quantize/models",
     "memory/recipe", "memory/measure", "memory/nf4", "memory/setting", "memory/shapes", "memory/predict",
 )  # fmt: skip
-CODE = ("bench/qlora", "bench/methods", "bench/qlora_values")  # the record depends on these, no job does
+# The record depends on these, no job does.
+CODE = ("bench/qlora", "bench/methods", "bench/tuning", "bench/qlora_values")
 
 
 def main(argv):
@@ -56,7 +57,7 @@ def tuned(run, most):
     Raises LabkitError where an arm diverged at every rate.
     """
     start = {arm: methods.find(arm).rates for arm in qlora_jobs.ARMS}
-    tried, failed = sweep(start, dict.fromkeys(start, "dithered"), SEEDS[0], run, most)
+    tried, failed = sweep(start, dict.fromkeys(start, "dithered"), SEEDS, run, most)
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     return tried
