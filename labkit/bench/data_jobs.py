@@ -25,6 +25,7 @@ MIXES = (1, 4)  # times as many rows of other families
 LENGTHS = (2, 3, 4, 5)  # digits of the longest number
 OTHERS = {"sql": {}, "handbook": {}, "voice": {"quality": "gold"}, "jobs": {}, "arithmetic": {}}
 FEWEST = 8  # rows of an arm in a trial
+ANSWERED = {"cuda": 1000, "cpu": 64}  # rows of a batch that answers; only speed and memory depend on it
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def scored(model, family, rows):
     """The family's Scores of the model's answers to rows."""
     from labkit import load_tokenizer, score
 
-    batch = bench_methods.GENERATED[next(model.parameters()).device.type]
+    batch = ANSWERED[next(model.parameters()).device.type]
     return score(model, load_tokenizer(), rows, task=family, batch_size=batch, progress=False)
 
 

@@ -19,9 +19,10 @@ FORGET = (3e-5, 1e-4, 3e-4, 6e-4, 1e-3, 3e-3)  # two decades, closer together wh
 CODE_OF_SWEEP = "unseen"  # ends the names of a sweep's jobs: what judges them
 GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000, "partial": PARTIAL,
        "looks": (50, 100, 150, 200, 250, 300), "long": (600, 1200), "batches": (2, 32), "few": 1000,
-       "short": 100}  # fmt: skip
+       "short": 100, "answered at once": 1000}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "partial": (1, 2),
-         "looks": (1,), "long": (1, 2), "batches": (2,), "few": 4, "short": 1}  # fmt: skip
+         "looks": (1,), "long": (1, 2), "batches": (2,), "few": 4, "short": 1,
+         "answered at once": 64}  # fmt: skip
 CODE = ("bench/full", "bench/full_jobs", "bench/full_values", "bench/lora_jobs", "bench/methods",
         "bench/tuning",
         "methods/full")  # fmt: skip

@@ -89,7 +89,7 @@ def tune(arm, rate, seed, asked):
     if not run:
         return {"right": 0.0, "loss": None, "diverged": True}
     loss = run.validation[-1][1]
-    right = bench_methods._exact(model, tokenizer, unseen, {"task": task}).exact
+    right = bench_methods._exact(model, tokenizer, unseen, {**asked, "task": task}).exact
     return {"right": right, "loss": loss if math.isfinite(loss) else None, "diverged": False}
 
 
@@ -163,7 +163,7 @@ def facts(arm, pretraining, tuning, seed, asked):
         if float(rate) and not fitted(model, rows, tokenizer, rate, seed, asked, **options):
             return {"right": 0.0, "contains": 0.0}
     test = few(of_trained_facts("test"), asked)
-    scores = bench_methods._exact(model, tokenizer, test, {"task": "handbook"})
+    scores = bench_methods._exact(model, tokenizer, test, {**asked, "task": "handbook"})
     return {"right": scores.exact, "contains": scores.detail["contains"]}
 
 

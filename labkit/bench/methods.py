@@ -210,7 +210,7 @@ def _exact(model, tokenizer, rows, settings):
     """The task's Scores of the model's answers to rows."""
     from labkit import score
 
-    batch = GENERATED[next(model.parameters()).device.type]
+    batch = settings.get("answered at once", GENERATED[next(model.parameters()).device.type])
     return score(model, tokenizer, rows, task=settings["task"], batch_size=batch, progress=False)
 
 

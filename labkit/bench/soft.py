@@ -19,9 +19,11 @@ LORA = "lora-r16"
 STARTS = ("rows", "numbers")  # beside words, with which the method prompt starts
 JUDGED = "unseen"  # ends the names of a sweep's jobs: what judges them
 GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000, "vectors": (1, 5, 20, 100),
-       "prefixes": (5, 20), "n": 20, "long": 1200, "longest": 3600, "rates": 4}  # fmt: skip
+       "prefixes": (5, 20), "n": 20, "long": 1200, "longest": 3600, "rates": 4,
+       "answered at once": 1000}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "vectors": (1, 20),
-         "prefixes": (1,), "n": 20, "long": 2, "longest": 3, "rates": 1}  # fmt: skip
+         "prefixes": (1,), "n": 20, "long": 2, "longest": 3, "rates": 1,
+         "answered at once": 64}  # fmt: skip
 CODE = ("bench/soft", "bench/full_jobs", "bench/full_values", "bench/lora_jobs", "bench/methods",
         "bench/tuning", "methods/lora", "methods/soft_prompts/modules")  # fmt: skip
 
@@ -169,7 +171,7 @@ def tune(arm, rate, seed, asked):
     run = trained(model, rows, unseen, tokenizer, rate, seed, asked, steps)
     if not run:
         return {"right": 0.0, "loss": None, "diverged": True}
-    right = bench_methods._exact(model, tokenizer, unseen, {"task": "tickets"}).exact
+    right = bench_methods._exact(model, tokenizer, unseen, {**asked, "task": "tickets"}).exact
     return {"right": right, "loss": last_loss(run), "diverged": False}
 
 
