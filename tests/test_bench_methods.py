@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from labkit.bench import jobs, methods, methods_report
+from labkit.bench import jobs, methods, methods_report, methods_table
 from labkit.bench import main as bench_main
 from labkit.errors import LabkitError
 from labkit.records import ledger, stats, store
@@ -440,6 +440,21 @@ def test_a_record_holds_rows_of_every_seed_and_all_that_was_measured(world):
     assert whole["seconds"] == 230 and found["seconds of all jobs"] == 110
     assert found["rates by seed"] == {"3e-05": [0.8], "0.0001": [0.852288] * 3, "0.0003": [0.9] * 3,
                                       "0.001": [0.847712]}  # fmt: skip
+
+
+def test_the_table_and_the_sweeps_say_how_often_the_first_seed_would_have_chosen_otherwise(world, capsys):
+    run(world, "--methods", "full,lora-r4", "--seeds", "3")
+    assert "another for 0 of 2 methods." in capsys.readouterr().out.replace("\n", " ")
+    entries = record()["values"]["methods"]
+    entries["full"]["first seed's rate"] = 1e-4
+    said = methods_table.sweeps(entries)
+    assert said[1].split() == "full 3e-05: 80.0% 0.0001: 85.2%* 0.0003: 90.0%* 0.001: 84.8%".split()
+    assert said[-1].endswith("another for 1 of 2 methods.") and len(said) == 4
+    for entry in entries.values():  # a record of before
+        del entry["rates by seed"], entry["first seed's rate"]
+    said = methods_table.sweeps(entries)
+    assert said[-1] == "Chosen with one seed." and "*" not in "".join(said[1:])
+    assert methods_table.sweeps({}) == []
 
 
 def test_a_record_goes_stale_with_measuring_code_methods_and_rows_and_not_with_its_table(world, monkeypatch):

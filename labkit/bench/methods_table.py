@@ -48,14 +48,27 @@ def lines(whole):
     return out
 
 
+def sweeps(entries):
+    """The rates tried for each method, one method a line, and what the first seed alone would have chosen."""
+    out = ["exact on rows that choose the learning rate; * mean of all seeds, else the first seed"]
+    for name, found in entries.items():
+        seeds = {rate: len(shares) for rate, shares in found.get("rates by seed", {}).items()}
+        rates = sorted(found["rates"].items(), key=lambda pair: float(pair[0]))
+        shown = [f"{rate}: {share:.1%}{'*' if seeds.get(rate, 1) > 1 else ''}" for rate, share in rates]
+        out.append(f"{name:<14}" + "  ".join(shown))
+    return [*out, f"Chosen {_chosen(entries)}."] if entries else []
+
+
 def _chosen(entries):
     """By which seeds the rates were chosen, and whether the first alone would have chosen others."""
     known = [one for one in entries.values() if "first seed's rate" in one]
     if not known:
         return "with one seed"
     others = sum(one["first seed's rate"] != one["rate"] for one in known)
-    return (f"all with the first seed, the two best of a method with every seed (the first alone would have "
-            f"chosen another for {others} of {len(known)} methods)")  # fmt: skip
+    return (
+        "with the first seed, the two best of a method with every seed: the first alone would have chosen "
+        f"another for {others} of {len(known)} methods"
+    )
 
 
 def _cells(whole, name, found):
