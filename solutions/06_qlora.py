@@ -725,10 +725,11 @@ for way, model in models.items():
 # %% [markdown]
 # The restored base is the model that the adapter was trained on, so merging into it changes nothing but the
 # rounding of the sum. The checkpoint is another model: with it goes the rounding error that the adapter had
-# learned to live with. Which of them is better is a question to measure. Either is served in 16 bits.
+# learned to live with. Either is served in 16 bits; what the checkpoint costs on the recorded run, with its
+# interval, is in the table at the end.
 #
-# To serve in 4 bits, merge into the checkpoint's weights and quantize the sum, or keep the adapter apart.
-# Never round the restored sum again.
+# To serve in 4 bits, keep the adapter apart, or merge into the checkpoint's weights and quantize the sum: the
+# table has the cost of that too. Never round the restored sum again.
 #
 # That is the fourth guess: of a small update in restored weights little is left, and most of a large one. A
 # long training at a high rate makes a large one, so a merge that seemed fine for one adapter can lose the
@@ -768,8 +769,9 @@ print("\n".join(qlora_report.lines()))
 # - What is saved is the base's bytes, about 3.5 times at 7B; gradients, states and activations stay.
 # - At 135M there is little to save, and autocast can turn it into a loss. Predict before you choose.
 # - Restoring is work on top, forward and backward: expect it to cost time, and time it on your card.
-# - Merge into the checkpoint's weights, and quantize afterwards if you must. Never round the restored sum
-#   again: an update smaller than half a step is lost there.
+# - Merged into the restored base, kept in 16 bits, the model stays as it was trained. To end in 4 bits, keep
+#   the adapter apart, or merge into the checkpoint's weights and quantize. Never round the restored sum again:
+#   an update smaller than half a step is lost there.
 #
 # **Read:** Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs* (2023), sections 3 and 4. Li et
 # al., *LoftQ* (2023), which starts the adapter at the rounding error.
