@@ -32,6 +32,8 @@ from statistics import mean, median
 
 import numpy as np
 import torch
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it asks for an optional package
 from datasets import disable_progress_bars
 from IPython.display import Markdown
 from transformers import DataCollatorForLanguageModeling
@@ -51,7 +53,6 @@ from labkit.train.precision import Weights, autocast
 from labkit.train.rows import encode, encode_all
 
 disable_progress_bars()
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on some CPUs it asks for an optional package
 
 # %%
 SEED = 0
