@@ -16,8 +16,8 @@
 # damaged ones by code, measure annotators and judges, and let a model make rows of its own.
 #
 # One experiment runs live: clean rows against noisy ones. The others were run once on a GPU, with three seeds
-# and a learning rate tuned for each arm where the table does not say otherwise; they are shown from that
-# record, and the text says so.
+# and a learning rate tuned for each arm, by the first seed, where the table does not say otherwise; they are
+# shown from that record, and the text says so.
 
 # %%
 import copy

@@ -606,8 +606,8 @@ print(lora_report.gap("lora-r16", "lora-r1"))
 
 # %% [markdown]
 # Where one method's scores differ more over rates than methods do at their best, a comparison at one rate
-# says more about the rate than about the methods. And one seed cannot tell two good rates apart: train again
-# with another, and the better one may be the other.
+# says more about the rate than about the methods. And one seed may not tell two good rates apart: train
+# again with another, and the better one may be the other.
 #
 # Does the best rate move with the batch (claim hp-lr)? Steps stay the same, so a larger batch sees more rows.
 # And these are rates at alpha = 2r: half the alpha wants a higher one.

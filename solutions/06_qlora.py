@@ -769,9 +769,9 @@ print("\n".join(qlora_report.lines()))
 # - What is saved is the base's bytes, about 3.5 times at 7B; gradients, states and activations stay.
 # - At 135M there is little to save, and autocast can turn it into a loss. Predict before you choose.
 # - Restoring is work on top, forward and backward: expect it to cost time, and time it on your card.
-# - Merged into the restored base, kept in 16 bits, the model stays as it was trained. To end in 4 bits, keep
-#   the adapter apart, or merge into the checkpoint's weights and quantize. Never round the restored sum again:
-#   an update smaller than half a step is lost there.
+# - Merged into the restored base, kept in 16 bits, the model stays as it was trained. To end in 4 bits,
+#   keep the adapter apart, or merge into the checkpoint's weights and quantize. Never round the restored sum
+#   again: an update smaller than half a step is lost there.
 #
 # **Read:** Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs* (2023), sections 3 and 4. Li et
 # al., *LoftQ* (2023), which starts the adapter at the rounding error.

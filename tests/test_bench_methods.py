@@ -446,6 +446,7 @@ def test_the_table_and_the_sweeps_say_how_often_the_first_seed_would_have_chosen
     run(world, "--methods", "full,lora-r4", "--seeds", "3")
     assert "another for 0 of 2 methods." in capsys.readouterr().out.replace("\n", " ")
     entries = record()["values"]["methods"]
+    assert entries["full"]["first seed's rate"] == 3e-4
     entries["full"]["first seed's rate"] = 1e-4
     said = methods_table.sweeps(entries)
     assert said[1].split() == "full 3e-05: 80.0% 0.0001: 85.2%* 0.0003: 90.0%* 0.001: 84.8%".split()
@@ -455,6 +456,8 @@ def test_the_table_and_the_sweeps_say_how_often_the_first_seed_would_have_chosen
     said = methods_table.sweeps(entries)
     assert said[-1] == "Chosen with one seed." and "*" not in "".join(said[1:])
     assert methods_table.sweeps({}) == []
+    run(world, "--methods", "full", "--seeds", "1", "--rates", "1e-3,1e-4")  # a trial
+    assert "with one seed" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_record_goes_stale_with_measuring_code_methods_and_rows_and_not_with_its_table(world, monkeypatch):

@@ -66,7 +66,9 @@ def test_the_first_seed_tries_all_rates_and_the_others_the_two_best_only():
 def test_means_over_the_seeds_decide_and_not_the_first(shares, best):
     tried, _, _ = choose({1e-4: [0.1] * 3, 3e-4: shares[:3], 1e-3: shares[3:]})
     assert tuning.best_rate(tried) == best
-    assert tuning.best_rate(tuning.first_seed(tried)) == 3e-4
+    assert tuning.first_seeds_choice(tried, RATES, 0) == 3e-4
+    assert not any(one["diverged"] for one in tried.values())
+    assert (tried[3e-4]["loss"] is None) is (None in shares)
 
 
 def test_a_rate_that_comes_among_the_two_best_is_tried_with_every_seed_too():
@@ -75,10 +77,25 @@ def test_a_rate_that_comes_among_the_two_best_is_tried_with_every_seed_too():
     assert tried[1e-4]["right"] == pytest.approx(0.6) and tried[1e-4]["loss"] == pytest.approx(0.4)
 
 
-def test_where_the_mean_is_best_at_an_end_the_sweep_goes_on_beyond_it():
-    shares = {3e-5: [0.1] * 3, 1e-4: [0.7, 0.9, 0.9], 3e-4: [0.8, 0.7, 0.7], 1e-3: [0.1] * 3}
+def test_beyond_an_end_that_means_made_best_a_rate_competes_with_as_many_seeds():
+    shares = {3e-5: [0.75, 0.95, 0.95], 1e-4: [0.70, 0.90, 0.90], 3e-4: [0.72, 0.84, 0.84], 1e-3: [0.1] * 3}
     tried, _, jobs = choose(shares, most=1)
-    assert jobs.tried()[-1] == (3e-5, 0) and tuning.best_rate(tried) == 1e-4
+    assert jobs.tried()[-3:] == [(3e-5, 0), (3e-5, 1), (3e-5, 2)] and tuning.best_rate(tried) == 3e-5
+    assert tuning.first_seeds_choice(tried, RATES, 1) == 3e-4  # which never saw 3e-5
+
+
+def test_the_first_seeds_choice_goes_beyond_an_end_as_its_sweep_did():
+    shares = {1e-5: [0.2] * 3, 3e-5: [0.9] * 3, 1e-4: [0.8] * 3, 3e-4: [0.3] * 3, 1e-3: [0.1] * 3}
+    tried, _, _ = choose(shares, most=2)
+    assert tuning.first_seeds_choice(tried, RATES, 2) == tuning.best_rate(tried) == 3e-5
+
+
+def test_among_equal_means_the_loss_decides_and_not_the_last_bits():
+    rows = {1e-4: [60] * 3, 3e-4: [500, 520, 560], 1e-3: [500, 540, 540]}
+    tried, _, _ = choose({rate: [right / 600 for right in each] for rate, each in rows.items()})
+    assert tried[3e-4]["right"] != tried[1e-3]["right"]  # in the last bits
+    for better in (3e-4, 1e-3):
+        assert tuning.best_rate({**tried, better: {**tried[better], "loss": 0.01}}) == better
 
 
 @pytest.mark.parametrize("seeds, rates, count", [((0,), RATES, 3), ((0, 1, 2), (3e-4,), 1)])
@@ -100,6 +117,18 @@ def test_a_rate_that_diverged_is_not_tried_with_other_seeds():
 def test_an_arm_that_fails_is_named_with_the_reason(shares, says):
     tried, why, _ = choose({1e-4: [shares[0]] * 3, 3e-4: [None] * 3, 1e-3: [shares[1]] * 3})
     assert tried is None and why == says
+
+
+def test_an_error_of_a_later_seed_fails_that_arm_alone():
+    good = Jobs({rate: [0.5] * 3 for rate in RATES})
+    bad = Jobs({rate: [0.5, "broken", 0.5] for rate in RATES})
+
+    def run(names):
+        return {name: (bad if "_bad_" in name else good)([name])[name] for name in names}
+
+    arms = {"good": RATES, "bad": RATES}
+    tried, failed = tuning.sweep(arms, dict.fromkeys(arms, "code"), (0, 1, 2), run, 0)
+    assert set(tried) == {"good"} and set(failed) == {"bad"} and failed["bad"].endswith("broken")
 
 
 def test_a_rate_costs_the_seconds_of_all_its_seeds_and_keeps_the_bands_that_all_saw():

@@ -25,7 +25,7 @@ MIXES = (1, 4)  # times as many rows of other families
 LENGTHS = (2, 3, 4, 5)  # digits of the longest number
 OTHERS = {"sql": {}, "handbook": {}, "voice": {"quality": "gold"}, "jobs": {}, "arithmetic": {}}
 FEWEST = 8  # rows of an arm in a trial
-ANSWERED = {"cuda": 1000, "cpu": 64}  # rows of a batch that answers; only speed and memory depend on it
+ANSWERED = {"cuda": 1000, "cpu": 64}  # rows of a batch that answers; hardly a score depends on it
 
 
 @dataclass(frozen=True)

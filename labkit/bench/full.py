@@ -83,7 +83,13 @@ def recorded(asked):
         return {}
     return {arm: {float(rate): {"right": share, "loss": entries[arm]["losses"][rate]}
                   for rate, share in entries[arm]["rates"].items()}
-            for arm in arms(asked) if arm in entries}  # fmt: skip
+            for arm in arms(asked) if _tuned_alike(entries.get(arm), asked)}  # fmt: skip
+
+
+def _tuned_alike(entry, asked):
+    """Was the rate of this entry of methods_tickets chosen with as many seeds as those here are?"""
+    tried = entry and entry.get("rates by seed", {}).get(f"{entry['rate']:g}", [])
+    return bool(tried) and len(tried) == len(asked["seeds"])
 
 
 def sweep(start, known, seeds, run, most):

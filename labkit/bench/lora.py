@@ -51,7 +51,7 @@ def main(argv):
     first = [tuning.job_name("sweep", arm, rate, 0, codes) for arm in start for rate in start[arm]]
     run([*trained, *first])  # all at once, to keep the machine busy; what follows finds them done
     most = tuning.EXTENSIONS if profile == "gpu" else 0
-    tried, failed = tuning.sweep(start, codes, (0,), run, most)
+    tried, failed = tuning.sweep(start, codes, asked["seeds"], run, most)
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     for method, entry in known.items():

@@ -17,12 +17,12 @@ from pathlib import Path
 
 from labkit import env, methods
 from labkit.bench import jobs, methods_report
-from labkit.bench.tuning import EXTENSIONS, best_rate, job_name, sweep
+from labkit.bench.tuning import EXTENSIONS, best_rate, first_seeds_choice, job_name, sweep
 from labkit.errors import LabkitError
 from labkit.records import ledger, stats, store
 
 HELD_OUT, JUDGING = 0.2, 600  # share of the phrasings that a sweep keeps out, and rows of them that judge it
-GENERATED = {"cuda": 250, "cpu": 64}  # rows of a batch that answers; only speed and memory depend on it
+GENERATED = {"cuda": 250, "cpu": 64}  # rows of a batch that answers; hardly a score depends on it
 DIVERGED = "the loss is"  # how `fit` begins to say that a loss is not finite
 
 
@@ -52,11 +52,12 @@ def main(argv):
     codes = {method.name: store.code_digest(method.module)[method.module][:8] for method in chosen}
     tried, failed = sweep(start, codes, settings["seeds"], run, 0 if trial else EXTENSIONS)
     best = {name: best_rate(rates) for name, rates in tried.items()}
+    alone = {name: first_seeds_choice(rates, start[name]) for name, rates in tried.items()}
     finals, late = _finals(best, codes, settings, run)
     failed |= late
     entries = {
-        method.name: methods_report.entry(method, tried[method.name], best[method.name], finals[method.name])
-        for method in chosen if method.name in finals
+        name: methods_report.entry(method, tried[name], best[name], alone[name], finals[name])
+        for name, method in ((method.name, method) for method in chosen) if name in finals
     }  # fmt: skip
     scores = {name: methods_report.score(settings, results) for name, results in finals.items()}
     used = [base, *(one for name in finals for one in (*tried[name].values(), *finals[name]))]

@@ -20,11 +20,12 @@ def lines(whole):
     out += [
         "",
         f"{asked['task']}, {asked['model']}: {asked['steps']} steps of {asked['batch']} x {asked['length']} "
-        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
-        "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
-        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Learning rates were chosen by phrasings "
-        f"kept from training, {_chosen(values['methods'])}. The peak is training's. Speed is measured by "
-        "`bench train`: here jobs share a card.",
+        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds, not over "
+        "the choice of the rate. Gaps and probe are in points; general loss (nats per token of plain "
+        f"English) and probe are changes from the base's {base['general loss']:.3f} and "
+        f"{base['probe']:.1%}. Learning rates were chosen by phrasings kept from training, "
+        f"{_chosen(values['methods'])}. The peak is training's. Speed is measured by `bench train`: here "
+        "jobs share a card.",
     ]
     if any(map(is_soft_prompt, values["methods"].values())):
         out.append(
@@ -61,7 +62,8 @@ def sweeps(entries):
 
 def _chosen(entries):
     """By which seeds the rates were chosen, and whether the first alone would have chosen others."""
-    known = [one for one in entries.values() if "first seed's rate" in one]
+    seeds = {name: one.get("rates by seed", {}).values() for name, one in entries.items()}
+    known = [one for name, one in entries.items() if any(len(each) > 1 for each in seeds[name])]
     if not known:
         return "with one seed"
     others = sum(one["first seed's rate"] != one["rate"] for one in known)

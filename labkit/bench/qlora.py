@@ -52,7 +52,7 @@ def main(argv):
 
 
 def tuned(run, most):
-    """arm -> {rate: result} on the base dithered with the first seed; further rates while the best is an end.
+    """arm -> {rate: result} on bases dithered with a run's own seed; further rates while the best is an end.
 
     Raises LabkitError where an arm diverged at every rate.
     """

@@ -1,8 +1,9 @@
 """Prompt tuning given its best chance: how many vectors, where they start, how long they train, an encoder.
 
 On tickets, beside prefix tuning and LoRA. An arm's rate is chosen by phrasings kept from training, with one
-seed. An arm is a method, and after a plus what differs from `bench methods`: a start (`prompt-n20+rows`) or
-a number of steps (`prompt-n20+1200`).
+seed; what `bench methods` tried already has the rate chosen there, with every seed. An arm is a method, and
+after a plus what differs from `bench methods`: a start (`prompt-n20+rows`) or a number of steps
+(`prompt-n20+1200`).
 """
 
 import math

@@ -1,8 +1,8 @@
-"""How benchmarks choose a learning rate: a sweep with one seed, and every seed where it is close.
+"""How benchmarks choose a learning rate: the first seed tries all, then every seed the two best.
 
 One training is moved by its seed, and by the last bits of its arithmetic, as much as by one step of the
-sweep: a rate that one run picks may be a lucky one. So the two best are tried with every seed, and their
-means decide.
+sweep: a rate that one run picks may be a lucky one. So the means of the two best decide, over all seeds that
+the caller passes; some benchmarks pass one, whose choice then stands.
 """
 
 import math
@@ -49,14 +49,19 @@ def ranked(tried):
 
     def merit(rate):
         loss = tried[rate]["loss"]
-        return tried[rate]["right"], -math.inf if loss is None else -loss, -rate
+        right = round(tried[rate]["right"], 9)  # means of equal counts differ in the last bits
+        return right, -math.inf if loss is None else -loss, -rate
 
     return sorted(tried, key=merit, reverse=True)
 
 
-def first_seed(tried):
-    """{rate: result} of the first seed alone, of what `sweep` tried for an arm."""
-    return {rate: {"right": one["rights"][0], "loss": one["losses"][0]} for rate, one in tried.items()}
+def first_seeds_choice(tried, start, most=EXTENSIONS):
+    """The rate that the first seed alone would have chosen, of what `sweep` tried for an arm from `start`."""
+    alone = {rate: {"right": one["rights"][0], "loss": one["losses"][0]} for rate, one in tried.items()}
+    seen = {rate: alone[rate] for rate in start}
+    while more := [rate for rate in further(seen, start, most) if rate in alone]:
+        seen |= {rate: alone[rate] for rate in more}
+    return best_rate(seen)
 
 
 def further(tried, start, most=EXTENSIONS):
@@ -89,7 +94,8 @@ def _next(tried, start, seeds, most):
     """The (rate, seed) pairs to try next, of {rate: results by seed}."""
     means = _means(tried)
     if more := further(means, start, most):
-        return [(rate, seeds[0]) for rate in more]
+        alike = seeds[: len(tried[best_rate(means)])]  # as many as the best has, with which they compete
+        return [(rate, seed) for rate in more for seed in alike]
     close = [rate for rate in ranked(means)[:FINALISTS] if not means[rate]["diverged"]]
     if len(means) == 1:  # nothing to choose
         return []
