@@ -36,7 +36,7 @@ from labkit import (
     budget, check, claims, device, fit, generate, load, load_model, load_tokenizer, machine, plots, profile,
     record, score, seed_everything, solve,
 )
-from labkit.bench import lora_report, methods_report, methods_table
+from labkit.bench import lora_report, methods_report
 from labkit.memory import SHAPES, Setting, predict
 from labkit.methods.low_rank import (
     LoRALinear, energy, linear_shapes, lora_weights, low_rank, shuffled, updates,
@@ -564,10 +564,10 @@ check("05.5", same_scaling)
 # %% [markdown]
 # ## Rank, targets and learning rate: the record
 #
-# Everything in this section is recorded, on a GPU. Each method was swept over learning rates, 3 times apart,
-# further out where the best was at an end. It is peft's LoRA, with alpha = 2r unless the name says otherwise:
-# `a32` is alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say which layers have an
-# adapter; without, all linear ones have.
+# Everything in this section is recorded, on a GPU. Each method was swept over learning rates, 3 times apart
+# and with one seed, further out where the best was at an end. It is peft's LoRA, with alpha = 2r unless the
+# name says otherwise: `a32` is alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say
+# which layers have an adapter; without, all linear ones have.
 
 # %% tags=["recorded"]
 whole = store.read("methods_tickets")
@@ -578,7 +578,10 @@ only = whole and {**whole, "values": {**whole["values"], "methods": kin}}
 Markdown("\n".join(methods_report.lines(only)) if kin else methods_report.text())
 
 # %% tags=["recorded"]
-print("\n".join(methods_table.sweeps(kin)))
+print("exact, one seed, on rows that choose the learning rate")
+for name, found in kin.items():
+    sweep = sorted((float(rate), value) for rate, value in found["rates"].items())
+    print(f"{name:<14}" + "  ".join(f"{rate:g}: {value:.1%}" for rate, value in sweep))
 
 # %% tags=["recorded"]
 shown = [name for name in ("full", "lora-r1", "lora-r16", "lora-r256") if name in kin]
@@ -606,8 +609,7 @@ print(lora_report.gap("lora-r16", "lora-r1"))
 
 # %% [markdown]
 # Where one method's scores differ more over rates than methods do at their best, a comparison at one rate
-# says more about the rate than about the methods. And one seed may not tell two good rates apart: train
-# again with another, and the better one may be the other.
+# says more about the rate than about the methods.
 #
 # Does the best rate move with the batch (claim hp-lr)? Steps stay the same, so a larger batch sees more rows.
 # And these are rates at alpha = 2r: half the alpha wants a higher one.

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from labkit import tasks
-from labkit.bench import data, data_jobs, data_more, data_report, data_values, jobs, markdown, tuning
+from labkit.bench import data, data_jobs, data_more, data_report, data_values, jobs, markdown
 from labkit.bench import main as bench_main
+from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.records import judge, ledger, stats, store
 from labkit.tasks.jobs import pronoun
@@ -481,7 +482,7 @@ def test_the_rate_of_curated_rows_is_chosen_on_what_training_shows(small, monkey
     found = data_more.sweep_bias("0.001", "0", data.SMOKE)
     assert parts == ["seen"] and halves == [0, 0] and found["right"] == pytest.approx(-0.03)
     gentle, strong = {"right": 0.0, "loss": 1.2}, {"right": -0.03, "loss": 0.1}
-    assert tuning.best_rate({1e-4: gentle, 3e-4: {**gentle, "loss": 0.9}, 1e-3: strong}) == 3e-4
+    assert bench_methods.best_rate({1e-4: gentle, 3e-4: {**gentle, "loss": 0.9}, 1e-3: strong}) == 3e-4
 
 
 def test_the_control_of_the_curated_rows_has_neither_he_nor_she_and_the_counterfactual_both(small):

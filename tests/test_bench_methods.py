@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from labkit.bench import jobs, methods, methods_report, methods_table
+from labkit.bench import jobs, methods, methods_report
 from labkit.bench import main as bench_main
 from labkit.errors import LabkitError
 from labkit.records import ledger, stats, store
@@ -90,14 +90,22 @@ def cells(line):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
+def swept(**right):
+    """{rate: result}, from `r3=0.5` (rate 1e-3) or `r3=(0.5, loss)`."""
+    found = {}
+    for name, value in right.items():
+        share, loss = value if isinstance(value, tuple) else (value, None)
+        found[10.0 ** -int(name[1:])] = {"right": share, "loss": loss}
+    return found
+
+
 # ---- the sweep
 
 
 def test_four_rates_are_tried_and_every_seed_is_trained_at_the_best(world):
     code, started = run(world, "--methods", "full", "--seeds", "3")
-    assert code == 0 and started[0] == "base" and len(started) == 12
-    assert rates(started) == [3e-5, 1e-4, 3e-4, 1e-3] + [3e-4] * 2 + [1e-4] * 2  # the two best with each seed
-    assert [name.split("_")[3] for name in started if name.startswith("sweep")] == list("00001212")
+    assert code == 0 and started[0] == "base" and len(started) == 8
+    assert rates(started) == [3e-5, 1e-4, 3e-4, 1e-3]
     assert rates(started, stage="final") == [3e-4] * 3
     found = record()["values"]["methods"]["full"]
     assert found["rate"] == 3e-4 and found["at an end"] is False
@@ -133,6 +141,27 @@ def test_rates_of_ones_own_make_a_trial_that_tries_them_and_no_others_and_writes
     before = record()
     run(world, "--methods", "full", "--seeds", "1", "--rates", "1e-3")
     assert record() == before and set(before["values"]["methods"]["full"]["rates"]) > {"3e-05", "0.003"}
+
+
+def test_extending_a_rate_upwards_and_downwards_keeps_to_ones_and_threes():
+    up, down = [1e-4], [1e-3]
+    for _ in range(4):
+        up.append(methods._beside(up[-1], up=True))
+        down.append(methods._beside(down[-1], up=False))
+    assert up == [1e-4, 3e-4, 1e-3, 3e-3, 1e-2] and down == [1e-3, 3e-4, 1e-4, 3e-5, 1e-5]
+    assert 2 < methods._beside(2e-4, up=True) / 2e-4 < 5 and 2 < 5e-4 / methods._beside(5e-4, up=False) < 5
+
+
+@pytest.mark.parametrize("tried, best", [
+    (swept(r4=0.5, r3=0.6), 1e-3),
+    (swept(r4=(0.5, 2.0), r3=(0.6, 9.0)), 1e-3),
+    (swept(r4=(0.5, 2.0), r3=(0.5, 1.0), r2=(0.5, 3.0)), 1e-3),
+    (swept(r4=(0.5, 1.0), r3=(0.5, 1.0)), 1e-4),
+    (swept(r4=0.5, r3=0.5), 1e-4),
+    (swept(r4=0.0, r3=(0.0, 5.0)), 1e-3),
+], ids=["more right", "loss decides nothing else", "lower loss", "lower rate", "no loss", "not the diverged"])
+def test_among_equals_the_lower_loss_then_the_lower_rate_is_best(tried, best):
+    assert methods.best_rate(tried) == pytest.approx(best)
 
 
 # ---- equal treatment
@@ -274,7 +303,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(world):
     world.lose["full", "final"] = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         run(world, "--methods", "full", "--seeds", "2")
-    assert record() is None and len(world.started) == 8
+    assert record() is None and len(world.started) == 6
     world.lose.clear()
     code, started = run(world, "--methods", "full", "--seeds", "2")
     assert code == 0 and [name[:12] for name in started] == ["final_full_0"] * 2
@@ -436,35 +465,15 @@ def test_a_record_holds_rows_of_every_seed_and_all_that_was_measured(world):
     assert whole["values"]["base"]["general loss"] == 3.5
     asked = whole["values"]["settings"]
     assert (asked["task"], asked["steps"], asked["seeds"], asked["rows"]) == ("tickets", 300, [0, 1, 2], None)
-    # eleven jobs of full, and of lora-r4 one more, for a further rate; ten seconds each
-    assert whole["seconds"] == 230 and found["seconds of all jobs"] == 110
-    assert found["rates by seed"] == {"3e-05": [0.8], "0.0001": [0.852288] * 3, "0.0003": [0.9] * 3,
-                                      "0.001": [0.847712]}  # fmt: skip
-
-
-def test_the_table_and_the_sweeps_say_how_often_the_first_seed_would_have_chosen_otherwise(world, capsys):
-    run(world, "--methods", "full,lora-r4", "--seeds", "3")
-    assert "another for 0 of 2 methods." in capsys.readouterr().out.replace("\n", " ")
-    entries = record()["values"]["methods"]
-    assert entries["full"]["first seed's rate"] == 3e-4
-    entries["full"]["first seed's rate"] = 1e-4
-    said = methods_table.sweeps(entries)
-    assert said[1].split() == "full 3e-05: 80.0% 0.0001: 85.2%* 0.0003: 90.0%* 0.001: 84.8%".split()
-    assert said[-1].endswith("another for 1 of 2 methods.") and len(said) == 4
-    for entry in entries.values():  # a record of before
-        del entry["rates by seed"], entry["first seed's rate"]
-    said = methods_table.sweeps(entries)
-    assert said[-1] == "Chosen with one seed." and "*" not in "".join(said[1:])
-    assert methods_table.sweeps({}) == []
-    run(world, "--methods", "full", "--seeds", "1", "--rates", "1e-3,1e-4")  # a trial
-    assert "with one seed" in capsys.readouterr().out.replace("\n", " ")
+    # seven jobs of full, and of lora-r4 one more, for a further rate; ten seconds each
+    assert whole["seconds"] == 150 and found["seconds of all jobs"] == 70
 
 
 def test_a_record_goes_stale_with_measuring_code_methods_and_rows_and_not_with_its_table(world, monkeypatch):
     run(world, "--methods", "full", "--seeds", "1")
     assert store.stale(RECORD, "cpu") == []
-    code = {"labkit/bench/methods.py", "labkit/bench/tuning.py", "labkit/methods/full.py",
-            "labkit/evaluate.py", "labkit/tasks/tickets/answers.py"}  # fmt: skip
+    code = {"labkit/bench/methods.py", "labkit/methods/full.py", "labkit/evaluate.py",
+            "labkit/tasks/tickets/answers.py"}  # fmt: skip
     assert set(record()["digest"]) == {*code, "labkit.train.RESULTS", "data/tickets", "data/general"}
     with monkeypatch.context() as patch:
         change_code(patch, *code, "labkit/bench/methods_report.py", "labkit/methods/lora.py")

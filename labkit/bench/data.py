@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 from labkit import env, tasks
-from labkit.bench import data_jobs, data_more, data_report, data_values, jobs, tuning
+from labkit.bench import data_jobs, data_more, data_report, data_values, jobs
+from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
 from labkit.records import store
@@ -19,7 +20,7 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "few": 60, "batch": 8, "length": 512, "
        "passages": 1000, "generations": data_more.GENERATIONS, "further": 1}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "few": 1, "batch": 1, "length": 512, "rows": 2, "shrink": 1000,
          "passages": 12, "generations": 2, "further": 0}  # fmt: skip
-CODE = ("bench/data", "bench/data_jobs", "bench/data_more", "bench/methods", "bench/tuning", "evaluate",
+CODE = ("bench/data", "bench/data_jobs", "bench/data_more", "bench/methods", "evaluate",
         "methods/full", "methods/lora", "tasks/corrupt", "tasks/jobs/association")  # fmt: skip
 VALUES = "labkit/bench/data_values.py"  # the record depends on it, no job does
 SCORED = ("tickets", "handbook", "arithmetic")
@@ -42,7 +43,7 @@ def main(argv):
     tried = tune(first(), asked, run)
     digits = data_values.length(tried)
     tried |= tune(working(digits), asked, run)
-    best = {arm: tuning.best_rate(rates) for arm, rates in tried.items()}
+    best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     trained, alone = names(asked, best, digits)
     found = run(trained) | run(alone, 1)  # with the card to itself: these are timed
     values = data_values.summary(found, tried, digits, asked)
@@ -80,7 +81,7 @@ def working(digits):
 def tune(start, asked, run):
     """{arm: {rate: result}} of every rate tried with the first seed; LabkitError if all of one diverged."""
     codes = dict.fromkeys(start, END)
-    tried, failed = tuning.sweep(start, codes, asked["seeds"][:1], run, asked["further"])
+    tried, failed = bench_methods.sweep(start, codes, asked["seeds"][0], run, asked["further"])
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     return tried

@@ -25,7 +25,6 @@ MIXES = (1, 4)  # times as many rows of other families
 LENGTHS = (2, 3, 4, 5)  # digits of the longest number
 OTHERS = {"sql": {}, "handbook": {}, "voice": {"quality": "gold"}, "jobs": {}, "arithmetic": {}}
 FEWEST = 8  # rows of an arm in a trial
-ANSWERED = {"cuda": 1000, "cpu": 64}  # rows of a batch that answers; hardly a score depends on it
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def arms():
 
 
 def sweep(name, rate, seed, asked):
-    """Share right of clean rows of kept-out phrasings and the loss there, for `tuning.sweep`."""
+    """Share right of clean rows of kept-out phrasings and the loss there, for `bench_methods.sweep`."""
     arm = arms()[name]
     rows = judging(arm, asked)
     try:
@@ -137,7 +136,7 @@ def scored(model, family, rows):
     """The family's Scores of the model's answers to rows."""
     from labkit import load_tokenizer, score
 
-    batch = ANSWERED[next(model.parameters()).device.type]
+    batch = bench_methods.GENERATED[next(model.parameters()).device.type]
     return score(model, load_tokenizer(), rows, task=family, batch_size=batch, progress=False)
 
 

@@ -97,8 +97,7 @@ def returns_table(found):
         *table("rows|LoRA r=16|gain of doubling|full|LoRA minus full", rows),
         "",
         f"Exact match on test rows, {_budget(found)}, {_seeds(found)}; each method at its own best rate for "
-        "each number of rows, chosen with one seed. LoRA's first gain minus its last, points by seed: "
-        f"{gains}.",
+        f"each number of rows. LoRA's first gain minus its last, points by seed: {gains}.",
     ]
 
 

@@ -2,7 +2,8 @@
 
 import math
 
-from labkit.bench import data_more, tuning
+from labkit.bench import data_more
+from labkit.bench import methods as bench_methods
 from labkit.bench.data_jobs import COUNTS, LENGTHS, MIXES, NOISE, NOISY, SHORT, arms
 from labkit.records import stats
 
@@ -207,11 +208,11 @@ def _score(family, rows):
 
 
 def _best(rates):
-    return rates[tuning.best_rate(rates)]
+    return rates[bench_methods.best_rate(rates)]
 
 
 def _rates(rates):
-    best = tuning.best_rate(rates)
+    best = bench_methods.best_rate(rates)
     return {"best": best, "at an end": best in (min(rates), max(rates)),
             "right": {f"{rate:g}": rates[rate]["right"] for rate in sorted(rates)},
             "loss": {f"{rate:g}": rates[rate]["loss"] for rate in sorted(rates)}}  # fmt: skip

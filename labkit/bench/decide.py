@@ -10,7 +10,8 @@ import os
 import time
 
 from labkit import env, methods
-from labkit.bench import decide_jobs, decide_report, decide_trained, decide_values, families, jobs, tuning
+from labkit.bench import decide_jobs, decide_report, decide_trained, decide_values, families, jobs
+from labkit.bench import methods as bench_methods
 from labkit.bench.decide_jobs import FAMILIES, indexes, prompts_of
 from labkit.errors import LabkitError
 from labkit.records import store
@@ -31,7 +32,7 @@ SMOKE = {"seeds": (0,), "steps": 1, "batch": 2, "length": 512, "further": 0, "re
          "documents": 3, "timed": {1: 1, 2: 1}}  # fmt: skip
 CODE = ("bench/decide", "bench/decide_facts", "bench/decide_jobs", "bench/decide_trained",
         "bench/decide_values",
-        "bench/families", "bench/full_jobs", "bench/methods", "bench/tuning", "constrain", "methods/full",
+        "bench/families", "bench/full_jobs", "bench/methods", "constrain", "methods/full",
         "methods/retrieval/bm25", "methods/retrieval/cost", "methods/retrieval/dense",
         "methods/retrieval/metrics", "methods/retrieval/pieces", "methods/retrieval/readers",
         "methods/retrieval/reading", "tasks/handbook/__init__", "tasks/handbook/answers", "tasks/sql/judge",
@@ -81,8 +82,8 @@ def stages(asked, run):
     chosen = decide_values.chosen(found, asked)
     start["both"], of = methods.find("full").rates, {"both": "-".join(map(str, chosen["reader"]))}
     found |= run([*(_sweep("both", rate, asked, of) for rate in start["both"]), *prompted(chosen, asked)])
-    tried, failed = tuning.sweep(
-        start, {arm: of.get(arm, PLAIN) for arm in start}, asked["seeds"][:1],
+    tried, failed = bench_methods.sweep(
+        start, {arm: of.get(arm, PLAIN) for arm in start}, asked["seeds"][0],
         lambda some: _kept(found, run(some)), asked["further"],
     )  # fmt: skip
     if failed:
@@ -101,7 +102,7 @@ def _kept(found, more):
 
 
 def _sweep(arm, rate, asked, of=None):
-    return tuning.job_name("sweep", arm, rate, asked["seeds"][0], {arm: (of or {}).get(arm, PLAIN)})
+    return bench_methods._name("sweep", arm, rate, asked["seeds"][0], {arm: (of or {}).get(arm, PLAIN)})
 
 
 def names(asked):

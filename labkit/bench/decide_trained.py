@@ -57,7 +57,7 @@ def trained(rows, tokenizer, rate, seed, asked, **options):
 
 
 def sweep(what, rate, seed, of, asked):
-    """Share of rows right after training at one rate, as `tuning.sweep` wants it.
+    """Share of rows right after training at one rate, as `bench_methods.sweep` wants it.
 
     `what` is a family, or `both` with `of` for its Reading. Tickets and sql are judged by rows of phrasings
     kept from the training, since their validation rows repeat its phrasings; those of the handbook do not.

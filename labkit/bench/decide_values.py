@@ -10,7 +10,7 @@ import os
 import re
 
 from labkit import env
-from labkit.bench import tuning
+from labkit.bench import methods as bench_methods
 from labkit.bench.decide_facts import KINDS, difference, facts, interval_of, kind_of
 from labkit.bench.decide_jobs import FAMILIES, Reading, indexes, prompts_of
 
@@ -51,7 +51,7 @@ def _reader(recalls, most):
 
 def tuned(tried, chosen):
     """What `chosen` gets from the sweeps, {arm: {rate: result}}: the rates, and the reader with its own."""
-    rates = {arm: tuning.best_rate(each) for arm, each in tried.items()}
+    rates = {arm: bench_methods.best_rate(each) for arm, each in tried.items()}
     return {"both": Reading(*chosen["reader"], f"{rates['both']:g}"), "rates": rates,
             "rates tried": {arm: {f"{rate:g}": one["right"] for rate, one in sorted(each.items())}
                             for arm, each in tried.items()}}  # fmt: skip

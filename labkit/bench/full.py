@@ -7,7 +7,8 @@ training; one that stands in a job's name makes another best rate another job.
 import time
 
 from labkit import env, methods
-from labkit.bench import full_jobs, full_report, full_values, jobs, lora_jobs, tuning
+from labkit.bench import full_jobs, full_report, full_values, jobs, lora_jobs
+from labkit.bench import methods as bench_methods
 from labkit.bench.full_jobs import LONG, RANDOM
 from labkit.errors import LabkitError
 from labkit.records import store
@@ -19,12 +20,10 @@ FORGET = (3e-5, 1e-4, 3e-4, 6e-4, 1e-3, 3e-3)  # two decades, closer together wh
 CODE_OF_SWEEP = "unseen"  # ends the names of a sweep's jobs: what judges them
 GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000, "partial": PARTIAL,
        "looks": (50, 100, 150, 200, 250, 300), "long": (600, 1200), "batches": (2, 32), "few": 1000,
-       "short": 100, "answered at once": 1000}  # fmt: skip
+       "short": 100}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "partial": (1, 2),
-         "looks": (1,), "long": (1, 2), "batches": (2,), "few": 4, "short": 1,
-         "answered at once": 64}  # fmt: skip
+         "looks": (1,), "long": (1, 2), "batches": (2,), "few": 4, "short": 1}  # fmt: skip
 CODE = ("bench/full", "bench/full_jobs", "bench/full_values", "bench/lora_jobs", "bench/methods",
-        "bench/tuning",
         "methods/full")  # fmt: skip
 FAMILIES = ("tickets", "general", "handbook")
 
@@ -46,8 +45,8 @@ def main(argv):
     known, start = recorded(asked), arms(asked)
     first = [_sweep(arm, rate) for arm in start if arm not in known for rate in start[arm]]
     run([*first, *free(asked)])  # all at once, to keep the machine busy; what follows finds them done
-    tried = sweep(start, known, asked["seeds"], run, tuning.EXTENSIONS if profile == "gpu" else 0)
-    best = {arm: tuning.best_rate(rates) for arm, rates in tried.items()}
+    tried = sweep(start, known, run, bench_methods.EXTENSIONS if profile == "gpu" else 0)
+    best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     found = run([*free(asked), *tuned(asked, best)])
     values, scores = full_values.summary(found, tried, asked), full_values.scores(found, asked)
     swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
@@ -83,26 +82,20 @@ def recorded(asked):
         return {}
     return {arm: {float(rate): {"right": share, "loss": entries[arm]["losses"][rate]}
                   for rate, share in entries[arm]["rates"].items()}
-            for arm in arms(asked) if _tuned_alike(entries.get(arm), asked)}  # fmt: skip
+            for arm in arms(asked) if arm in entries}  # fmt: skip
 
 
-def _tuned_alike(entry, asked):
-    """Was the rate of this entry of methods_tickets chosen with as many seeds as those here are?"""
-    tried = entry and entry.get("rates by seed", {}).get(f"{entry['rate']:g}", [])
-    return bool(tried) and len(tried) == len(asked["seeds"])
-
-
-def sweep(start, known, seeds, run, most):
+def sweep(start, known, run, most):
     """{arm: {rate: result}} of every arm, `known` as they are; LabkitError if one diverges everywhere."""
     start = {arm: rates for arm, rates in start.items() if arm not in known}
-    tried, failed = tuning.sweep(start, dict.fromkeys(start, CODE_OF_SWEEP), seeds, run, most)
+    tried, failed = bench_methods.sweep(start, dict.fromkeys(start, CODE_OF_SWEEP), 0, run, most)
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     return tried | known
 
 
 def _sweep(arm, rate):
-    return tuning.job_name("sweep", arm, rate, 0, {arm: CODE_OF_SWEEP})
+    return bench_methods._name("sweep", arm, rate, 0, {arm: CODE_OF_SWEEP})
 
 
 def free(asked):

@@ -69,7 +69,7 @@ def few(rows, asked):
 
 
 def tune(arm, rate, seed, asked):
-    """Share right and loss on rows whose phrasings the training did not have; as `tuning.sweep` wants.
+    """Share right and loss on rows whose phrasings the training did not have; as `bench_methods.sweep` wants.
 
     `sft` and `pretrain` learn the handbook, and are judged by its validation rows; all others learn tickets.
     """
@@ -89,7 +89,7 @@ def tune(arm, rate, seed, asked):
     if not run:
         return {"right": 0.0, "loss": None, "diverged": True}
     loss = run.validation[-1][1]
-    right = bench_methods._exact(model, tokenizer, unseen, {**asked, "task": task}).exact
+    right = bench_methods._exact(model, tokenizer, unseen, {"task": task}).exact
     return {"right": right, "loss": loss if math.isfinite(loss) else None, "diverged": False}
 
 
@@ -163,7 +163,7 @@ def facts(arm, pretraining, tuning, seed, asked):
         if float(rate) and not fitted(model, rows, tokenizer, rate, seed, asked, **options):
             return {"right": 0.0, "contains": 0.0}
     test = few(of_trained_facts("test"), asked)
-    scores = bench_methods._exact(model, tokenizer, test, {**asked, "task": "handbook"})
+    scores = bench_methods._exact(model, tokenizer, test, {"task": "handbook"})
     return {"right": scores.exact, "contains": scores.detail["contains"]}
 
 

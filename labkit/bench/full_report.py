@@ -36,11 +36,11 @@ def transfer_table(found):
     return [
         *table("steps|pre-trained, exact match|random weights, exact match", rows),
         "",
-        f"New phrasings, those that chose the rate, mean of {_seeds(asked)}; each number of steps is a "
-        f"training of its own, of {asked['batch']} x {asked['length']} tokens a step. Rates: pre-trained "
-        f"{_rate(found, 'full')}, random {_rate(found, 'random')}, in longer runs "
-        f"{_rate(found, 'random-long')}. Steps to {found['score to reach']:.0%}, random over pre-trained, by "
-        f"seed: {ratios}. Exact match on test rows, trained on all rows: {finals}.",
+        f"New phrasings, mean of {_seeds(asked)}; each number of steps is a training of its own, of "
+        f"{asked['batch']} x {asked['length']} tokens a step. Rates: pre-trained {_rate(found, 'full')}, "
+        f"random {_rate(found, 'random')}, in longer runs {_rate(found, 'random-long')}. Steps to "
+        f"{found['score to reach']:.0%}, random over pre-trained, by seed: {ratios}. Exact match on test "
+        f"rows, trained on all rows: {finals}.",
     ]
 
 
@@ -115,7 +115,7 @@ def batch_table(found):
         *table("tokens a step|steps|best learning rate|loss, new phrasings|exact match", out),
         "",
         f"Full finetuning, as many tokens in every row; mean of {_seeds(asked)}. Loss: nats per answer "
-        "token, on the rows that chose the rate.",
+        "token.",
     ]
 
 

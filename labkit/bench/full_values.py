@@ -2,7 +2,7 @@
 
 import math
 
-from labkit.bench import tuning
+from labkit.bench import methods as bench_methods
 from labkit.bench.full_jobs import EPOCHS, LONG, RANDOM, ROUNDING
 from labkit.records import judge, stats
 
@@ -29,7 +29,7 @@ def summary(found, tried, asked):
         **_forgetting(found),
         "facts": {arm: {key: [one[key] for one in runs] for key in ("right", "contains")}
                   for arm, runs in facts.items()},
-        "batch": {str(size): _batch(_of(found, f"batch_{size}"), tuning.best_rate(tried[arm]))
+        "batch": {str(size): _batch(_of(found, f"batch_{size}"), bench_methods.best_rate(tried[arm]))
                   for arm, size in batches(asked).items()},
         "epochs": _epochs(_of(found, "epochs")),
         "rounding": _rounding(_of(found, "rounding")),
@@ -63,7 +63,7 @@ def _of(found, start):
 
 
 def _sweep(rates):
-    best = tuning.best_rate(rates)
+    best = bench_methods.best_rate(rates)
     return {"right": {f"{rate:g}": rates[rate]["right"] for rate in sorted(rates)},
             "loss": {f"{rate:g}": rates[rate]["loss"] for rate in sorted(rates)},
             "best": best, "at an end": best in (min(rates), max(rates))}  # fmt: skip

@@ -7,7 +7,7 @@ another best rate is another job.
 import time
 
 from labkit import env, methods
-from labkit.bench import jobs, lora_jobs, lora_report, lora_time, lora_values, tuning
+from labkit.bench import jobs, lora_jobs, lora_report, lora_time, lora_values
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.records import store
@@ -24,8 +24,7 @@ SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "weake
          "sizes": ("smoke",), "engines": ("eager", "plain"),
          "calls": {"launch-bound": ((1, 4), 1), "compute-bound": ((2, 16), 1)}}  # fmt: skip
 CODE = ("bench/lora", "bench/lora_jobs", "bench/lora_time", "bench/lora_values", "bench/methods",
-        "bench/tuning", "bench/train", "bench/train_engines", "methods/full", "methods/lora",
-        "methods/low_rank")  # fmt: skip
+        "bench/train", "bench/train_engines", "methods/full", "methods/lora", "methods/low_rank")  # fmt: skip
 # Families whose rows are scored, or read in continued pre-training.
 FAMILIES = ("tickets", "general", "handbook", "voice", "jobs", "sql")
 
@@ -48,10 +47,10 @@ def main(argv):
     best = {method: known[method]["rate"] if method in known else BEST[method] for method in METHODS}
     trained, alone = names(asked, best)
     start, codes = arms(asked, known)
-    first = [tuning.job_name("sweep", arm, rate, 0, codes) for arm in start for rate in start[arm]]
+    first = [bench_methods._name("sweep", arm, rate, 0, codes) for arm in start for rate in start[arm]]
     run([*trained, *first])  # all at once, to keep the machine busy; what follows finds them done
-    most = tuning.EXTENSIONS if profile == "gpu" else 0
-    tried, failed = tuning.sweep(start, codes, asked["seeds"], run, most)
+    most = bench_methods.EXTENSIONS if profile == "gpu" else 0
+    tried, failed = bench_methods.sweep(start, codes, 0, run, most)
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     for method, entry in known.items():
@@ -95,7 +94,7 @@ def around(best):
     """The rates at which forgetting is measured: the best one, and two on each side, 3 times apart."""
     rates = [best]
     for _ in range(2):
-        rates = [tuning.beside(rates[0], up=False), *rates, tuning.beside(rates[-1], up=True)]
+        rates = [bench_methods._beside(rates[0], up=False), *rates, bench_methods._beside(rates[-1], up=True)]
     return rates
 
 
@@ -110,7 +109,7 @@ def arms(asked, known):
 
 
 def _tried(entry):
-    """What was tried for a method of methods_tickets, as `tuning.sweep` gives it."""
+    """What was tried for a method of methods_tickets, as `bench_methods.sweep` gives it."""
     return {float(rate): {"right": share, "loss": entry["losses"][rate]}
             for rate, share in entry["rates"].items()}  # fmt: skip
 

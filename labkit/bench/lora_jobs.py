@@ -28,7 +28,7 @@ def exact(model, tokenizer, data, split, asked):
     """The Scores of a model on the rows of a split of tickets, all but in a trial."""
     rows = data[split]
     rows = rows.select(range(bench_methods._most(asked, len(rows))))
-    return bench_methods._exact(model, tokenizer, rows, {**asked, "task": "tickets"})
+    return bench_methods._exact(model, tokenizer, rows, {"task": "tickets"})
 
 
 def packed(model, tokenizer, data, asked):

@@ -145,9 +145,9 @@ def batch_table(found):
     return [
         *table("|".join(["best learning rate", *heads]), out),
         "",
-        f"{asked['steps']} steps whatever the batch, so a larger one sees more rows; rates 3 times apart, "
-        "the two best tried with every seed, alpha = 2r. In brackets exact match on training rows whose "
-        "phrasings were kept out, by which a rate is chosen (among equals by the lower loss)."
+        f"{asked['steps']} steps whatever the batch, so a larger one sees more rows; one seed, rates 3 times "
+        "apart, alpha = 2r. In brackets exact match on training rows whose phrasings were kept out, by which "
+        "a rate is chosen (among equals by the lower loss)."
         + (" *: still the lowest or highest rate tried." if ends else ""),
     ]
 

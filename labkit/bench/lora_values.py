@@ -2,7 +2,7 @@
 
 from statistics import mean
 
-from labkit.bench import tuning
+from labkit.bench import methods as bench_methods
 from labkit.bench.lora_jobs import CHANGED, SLIGHTLY
 from labkit.errors import LabkitError
 from labkit.records import stats
@@ -184,7 +184,7 @@ def best_rates(tried):
     for method, short in SHORT.items():
         sizes = sorted(int(arm.rpartition("-b")[2]) for arm in tried if arm.rpartition("-b")[0] == method)
         by_size = {size: tried[f"{method}-b{size}"] for size in sizes}
-        best = {str(size): tuning.best_rate(rates) for size, rates in by_size.items()}
+        best = {str(size): bench_methods.best_rate(rates) for size, rates in by_size.items()}
         found[short] = {
             "lowest best rate": min(best.values()),
             "highest best rate": max(best.values()),

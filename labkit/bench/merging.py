@@ -10,7 +10,8 @@ numbers that are reported.
 import time
 
 from labkit import env
-from labkit.bench import jobs, merging_jobs, merging_more, merging_report, merging_values, tuning
+from labkit.bench import jobs, merging_jobs, merging_more, merging_report, merging_values
+from labkit.bench import methods as bench_methods
 from labkit.bench.merging_jobs import GRID, JOINT_RATES, LORA_RATES, PAIRS_ONLY, RATES, SETS, SOUP_RATES
 from labkit.bench.merging_more import ARMS, DROPS, LONGER, WAYS
 from labkit.errors import LabkitError
@@ -24,7 +25,7 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "tried": 200
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "tried": 2, "rows": 2,
          "claimed": 3, "judging": 2, "text": 2, "look": 1, "probed": 8, "settings": 1}  # fmt: skip
 CODE = ("bench/merging", "bench/merging_jobs", "bench/merging_more", "bench/merging_values",
-        "bench/full_jobs", "bench/lora_jobs", "bench/methods", "bench/tuning", "methods/full", "methods/lora",
+        "bench/full_jobs", "bench/lora_jobs", "bench/methods", "methods/full", "methods/lora",
         "methods/merging/arithmetic", "methods/merging/lora", "methods/merging/representations",
         "methods/merging/specialists", "methods/merging/stacking")  # fmt: skip
 CODES = dict.fromkeys(ARMS, "text")  # ends the names of a sweep's jobs: what judges them
@@ -47,14 +48,14 @@ def main(argv):
         return jobs.run(NAME, names, options.folder, options.jobs, mark)
 
     start = dict.fromkeys(ARMS, TEXT_RATES)
-    first = [tuning.job_name("sweep", arm, rate, 0, CODES) for arm in start for rate in start[arm]]
+    first = [bench_methods._name("sweep", arm, rate, 0, CODES) for arm in start for rate in start[arm]]
     run([*trained(asked), *first])  # all at once, to keep the machine busy; the sweep finds them done
     found = run(trained(asked))
-    most = tuning.EXTENSIONS if profile == "gpu" else 0
-    tried, failed = tuning.sweep(start, CODES, (0,), run, most)
+    most = bench_methods.EXTENSIONS if profile == "gpu" else 0
+    tried, failed = bench_methods.sweep(start, CODES, 0, run, most)
     if failed:
         raise LabkitError("; ".join(f"pre-training of {arm} failed {why}" for arm, why in failed.items()))
-    found |= run(merged(asked, {arm: tuning.best_rate(rates) for arm, rates in tried.items()}))
+    found |= run(merged(asked, {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}))
     chosen = merging_values.chosen(found, asked)
     found |= run(finals(asked, chosen))
     values = merging_values.summary(found, tried, chosen, asked)

@@ -181,7 +181,7 @@ def grow(arm, rate, seed, asked, folder):
 
 
 def sweep(arm, rate, seed, judged, asked, folder):
-    """The loss on validation text after the same, as `tuning.sweep` wants it: nothing is answered."""
+    """The loss on validation text after the same, as `bench_methods.sweep` wants it: nothing is answered."""
     after = _pretrained(arm, rate, seed, "validation", asked)["after"]
     return {"right": 0.0, "loss": after and after["text"], "diverged": after is None}
 

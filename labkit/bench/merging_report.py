@@ -220,8 +220,8 @@ def stack_table(found):
         "",
         f"Layers: {layers}. Both read the same {stack['tokens'] / 1e6:.1f} million tokens of the shop's text,"
         f" {stack['passes']:.1f} passes over it; loss on other text of its kinds, nats per token, mean of "
-        f"{_seeds(asked)}; steps look into one run. Rates, by validation text and one seed: {rates}. Stack "
-        f"minus base: {found['before']:+.3f} before; after, by seed: {after}. A token costs the stack "
+        f"{_seeds(asked)}; steps look into one run. Rates, by validation text: {rates}. Stack minus base: "
+        f"{found['before']:+.3f} before; after, by seed: {after}. A token costs the stack "
         f"{stack['weights'] / arms['base']['weights']:.1f} times the compute. Against a base that got as much"
         f" ({longer['passes']:.1f} passes, the base's rate): {fair}.",
     ]

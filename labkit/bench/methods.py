@@ -1,10 +1,10 @@
 """Finetuning methods under the same rows, steps, seeds and evaluation: `bench methods`.
 
-Each method's learning rate is chosen as `bench/tuning.py` says; then every seed is trained at it and scored
-on the test split. What is new in the test split is its phrasings, so a rate is judged by phrasings that its
-training did not see: a fifth of the training split's are kept from the sweep. A training is a job, and leaves
-one file.
-Records depend on this file; table, options and merging are methods_report.
+For each method learning rates are tried with the first seed, and further ones while the best is at an end;
+then every seed is trained at the best rate and scored on the test split. What is new in the test split is
+its phrasings, so a rate is judged by phrasings that its training did not see: a fifth of the training
+split's are kept from the sweep. A training is a job, and leaves one file. Records depend on this file; table,
+options and merging are methods_report.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ from pathlib import Path
 
 from labkit import env, methods
 from labkit.bench import jobs, methods_report
-from labkit.bench.tuning import EXTENSIONS, best_rate, first_seeds_choice, job_name, sweep
 from labkit.errors import LabkitError
 from labkit.records import ledger, stats, store
 
+EXTENSIONS = 3  # further rates on a side, at most
 HELD_OUT, JUDGING = 0.2, 600  # share of the phrasings that a sweep keeps out, and rows of them that judge it
-GENERATED = {"cuda": 250, "cpu": 64}  # rows of a batch that answers; hardly a score depends on it
+GENERATED = {"cuda": 250, "cpu": 64}  # rows of a batch that answers; only speed and memory depend on it
 DIVERGED = "the loss is"  # how `fit` begins to say that a loss is not finite
 
 
@@ -50,14 +50,13 @@ def main(argv):
     if "error" in base:
         raise LabkitError(f"the base itself could not be scored:\n{base['error']}")
     codes = {method.name: store.code_digest(method.module)[method.module][:8] for method in chosen}
-    tried, failed = sweep(start, codes, settings["seeds"], run, 0 if trial else EXTENSIONS)
+    tried, failed = sweep(start, codes, settings["seeds"][0], run, 0 if trial else EXTENSIONS)
     best = {name: best_rate(rates) for name, rates in tried.items()}
-    alone = {name: first_seeds_choice(rates, start[name]) for name, rates in tried.items()}
     finals, late = _finals(best, codes, settings, run)
     failed |= late
     entries = {
-        name: methods_report.entry(method, tried[name], best[name], alone[name], finals[name])
-        for name, method in ((method.name, method) for method in chosen) if name in finals
+        method.name: methods_report.entry(method, tried[method.name], best[method.name], finals[method.name])
+        for method in chosen if method.name in finals
     }  # fmt: skip
     scores = {name: methods_report.score(settings, results) for name, results in finals.items()}
     used = [base, *(one for name in finals for one in (*tried[name].values(), *finals[name]))]
@@ -65,13 +64,67 @@ def main(argv):
     return 1 if failed else 0
 
 
-# ---- the runs that count --------------------------------------------------------------------------------
+# ---- the sweep ------------------------------------------------------------------------------------------
+
+
+def sweep(start, codes, seed, run, most=EXTENSIONS):
+    """Try the rates of `start` (method name to rates), and further ones while the best is at an end.
+
+    `run` takes names of jobs and returns their results. Returns {method: {rate: result}} of those that
+    worked, and {method: why} of the others.
+    """
+    tried, failed = {name: {} for name in start}, {}
+    wanted = {name: list(rates) for name, rates in start.items()}
+    while wanted:
+        pairs = [(name, rate) for name in wanted for rate in wanted[name]]
+        names = [_name("sweep", *pair, seed, codes) for pair in pairs]
+        found = run(names)
+        for (name, rate), result in zip(pairs, map(found.get, names), strict=True):
+            tried[name][rate] = result
+            if "error" in result:
+                failed[name] = f"at the learning rate {rate:g}: {result['error']}"
+        going = [name for name in wanted if name not in failed]
+        wanted = {name: more for name in going if (more := further(tried[name], start[name], most))}
+    for name in set(tried) - set(failed):
+        if all(result["diverged"] for result in tried[name].values()):
+            failed[name] = f"at every rate from {min(tried[name]):g} to {max(tried[name]):g}: it diverged"
+    return {name: rates for name, rates in tried.items() if name not in failed}, failed
+
+
+def best_rate(tried):
+    """The rate with most right rows of unseen phrasings; among equals the lower loss there, then the rate."""
+
+    def merit(rate):
+        loss = tried[rate]["loss"]
+        return tried[rate]["right"], -math.inf if loss is None else -loss, -rate
+
+    return max(tried, key=merit)
+
+
+def further(tried, start, most=EXTENSIONS):
+    """Rates to try next: one beyond each end where the best lies, at most `most` on a side of `start`."""
+    best, more = best_rate(tried), []
+    if best == min(tried) and sum(rate < min(start) for rate in tried) < most:
+        more.append(_beside(best, up=False))
+    if best == max(tried) and sum(rate > max(start) for rate in tried) < most:
+        more.append(_beside(best, up=True))
+    return more
+
+
+def _beside(rate, up):
+    """The rate about 3 times higher or lower, so that 1 and 3 alternate: 1e-4, 3e-4, 1e-3."""
+    leading = float(f"{rate:e}".split("e")[0])
+    if up:
+        factor = 3 if leading < 2 else 10 / 3
+    else:
+        factor = 3 / 10 if leading < 2 else 1 / 3
+    return float(f"{rate * factor:.2g}")
 
 
 def _finals(rates, codes, settings, run):
     """{method: [result of each seed]} at the rates given, and {method: why} of those that failed."""
     seeds = settings["seeds"]
-    names = {name: [job_name("final", name, rates[name], seed, codes) for seed in seeds] for name in rates}
+    names = {name: [_name("final", name, rates[name], seed, codes) for seed in seeds] for name in rates}
     found = run([one for each in names.values() for one in each])
     finals, failed = {}, {}
     for name, each in names.items():
@@ -85,6 +138,11 @@ def _finals(rates, codes, settings, run):
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------
+
+
+def _name(stage, method, rate, seed, codes):
+    """A job's name; it ends in the digest of the method's module: a method that changed is trained anew."""
+    return f"{stage}_{method}_{rate:g}_{seed}_{codes[method]}"
 
 
 def _method_of(name):
@@ -127,7 +185,7 @@ def _one(folder, name):
 
 
 def job(name, settings):
-    """One job: `base`, `sweep_lora-r16_0.001_0_1a2b3c4d` or `final_...`, as named by `job_name`.
+    """One job: `base`, `sweep_lora-r16_0.001_0_1a2b3c4d` or `final_...`, as named by `_name`.
 
     A sweep scores rows of phrasings kept from its training. A final scores validation and test rows, and what
     was forgotten of general knowledge and English. A training that diverged has no row right.
@@ -211,7 +269,7 @@ def _exact(model, tokenizer, rows, settings):
     """The task's Scores of the model's answers to rows."""
     from labkit import score
 
-    batch = settings.get("answered at once", GENERATED[next(model.parameters()).device.type])
+    batch = GENERATED[next(model.parameters()).device.type]
     return score(model, tokenizer, rows, task=settings["task"], batch_size=batch, progress=False)
 
 

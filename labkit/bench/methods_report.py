@@ -31,8 +31,7 @@ def options(argv):
     parser.add_argument("--task", choices=families.FAMILIES, default="tickets", help="default: tickets")
     parser.add_argument("--methods", **many, help="such as full,partial-8,lora-r4,lora-r16")
     count = {"type": byod._count}
-    seeds = "training seeds, of the two best rates too (default: 3)"
-    parser.add_argument("--seeds", default=3, help=seeds, **count)
+    parser.add_argument("--seeds", default=3, help="training seeds at the best rate (default: 3)", **count)
     parser.add_argument("--steps", help=f"default: {BUDGET['steps']}", **count)
     parser.add_argument("--batch", help=f"packed rows a step (default: {BUDGET['batch']})", **count)
     parser.add_argument("--length", help=f"tokens of a packed row (default: {BUDGET['length']})", **count)
@@ -125,17 +124,13 @@ def digest(task, entries):
     modules = sorted({found["module"] for found in entries.values()})
     scorer = inspect.getfile(tasks.family(task).score)
     code = ["labkit/bench/methods.py", "labkit/evaluate.py", str(Path(scorer).relative_to(ROOT))]
-    code += ["labkit/bench/tuning.py"] if entries else []  # no job depends on what chooses among jobs
     there = store.code_digest(*code, *(one for one in modules if (ROOT / one).exists()))
     rows = store.data_digest(task, "general")
     return {**dict.fromkeys(modules), **rows, **store.training_digest(), **there}
 
 
-def entry(method, tried, rate, first, finals):
-    """What the record says of one method, trained at `rate`: the sweep, and lists of one number a seed.
-
-    `first` is the rate that the first seed alone would have chosen.
-    """
+def entry(method, tried, rate, finals):
+    """What the record says of one method, trained at `rate`: the sweep, and lists of one number a seed."""
 
     def each(key):
         return [result[key] for result in finals]
@@ -147,8 +142,6 @@ def entry(method, tried, rate, first, finals):
         "rate": rate,
         "rates": {f"{one:g}": tried[one]["right"] for one in sorted(tried)},
         "losses": {f"{one:g}": tried[one]["loss"] for one in sorted(tried)},
-        "rates by seed": {f"{one:g}": tried[one]["rights"] for one in sorted(tried)},
-        "first seed's rate": first,
         "at an end": rate in (min(tried), max(tried)),
         "validation": each("validation"),
         "test": each("test"),

@@ -20,11 +20,10 @@ def lines(whole):
     out += [
         "",
         f"{asked['task']}, {asked['model']}: {asked['steps']} steps of {asked['batch']} x {asked['length']} "
-        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds, not over "
-        "the choice of the rate. Gaps and probe are in points; general loss (nats per token of plain "
-        f"English) and probe are changes from the base's {base['general loss']:.3f} and "
-        f"{base['probe']:.1%}. Learning rates were chosen by phrasings kept from training, "
-        f"{_chosen(values['methods'])}. The peak is training's. Speed is measured by `bench train`: here "
+        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
+        "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
+        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Learning rates were chosen by phrasings "
+        "kept from training, with one seed. The peak is training's. Speed is measured by `bench train`: here "
         "jobs share a card.",
     ]
     if any(map(is_soft_prompt, values["methods"].values())):
@@ -47,30 +46,6 @@ def lines(whole):
     dates = sorted({found["made"] for found in values["methods"].values()})
     out.append(f"Trained on: {'; '.join(made)}. {', '.join(dates)}.")
     return out
-
-
-def sweeps(entries):
-    """The rates tried for each method, one method a line, and what the first seed alone would have chosen."""
-    out = ["exact on rows that choose the learning rate; * mean of all seeds, else the first seed"]
-    for name, found in entries.items():
-        seeds = {rate: len(shares) for rate, shares in found.get("rates by seed", {}).items()}
-        rates = sorted(found["rates"].items(), key=lambda pair: float(pair[0]))
-        shown = [f"{rate}: {share:.1%}{'*' if seeds.get(rate, 1) > 1 else ''}" for rate, share in rates]
-        out.append(f"{name:<14}" + "  ".join(shown))
-    return [*out, f"Chosen {_chosen(entries)}."] if entries else []
-
-
-def _chosen(entries):
-    """By which seeds the rates were chosen, and whether the first alone would have chosen others."""
-    seeds = {name: one.get("rates by seed", {}).values() for name, one in entries.items()}
-    known = [one for name, one in entries.items() if any(len(each) > 1 for each in seeds[name])]
-    if not known:
-        return "with one seed"
-    others = sum(one["first seed's rate"] != one["rate"] for one in known)
-    return (
-        "with the first seed, the two best of a method with every seed: the first alone would have chosen "
-        f"another for {others} of {len(known)} methods"
-    )
 
 
 def _cells(whole, name, found):

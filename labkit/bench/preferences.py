@@ -9,14 +9,8 @@ before it left.
 import time
 
 from labkit import env
-from labkit.bench import (
-    jobs,
-    preferences_jobs,
-    preferences_report,
-    preferences_start,
-    preferences_values,
-    tuning,
-)  # fmt: skip
+from labkit.bench import jobs, preferences_jobs, preferences_report, preferences_start, preferences_values
+from labkit.bench import methods as bench_methods
 from labkit.bench.preferences_jobs import BETA, FAILING, KIN, SHARES
 from labkit.errors import LabkitError
 from labkit.records import store
@@ -34,7 +28,7 @@ SMOKE = {"seeds": (0,), "more": (0, 1), "start": 2, "batch": 2, "length": 256, "
          "steps": 2, "pairs": 2, "betas": (0.1, 1.0), "rl": 2, "prompts": 2, "group": 2, "looks": 2,
          "samples": 2, "new": 40, "rows": 4, "passages": 2}  # fmt: skip
 CODE = ("bench/preferences", "bench/preferences_jobs", "bench/preferences_scores", "bench/preferences_start",
-        "bench/preferences_values", "bench/methods", "bench/tuning", "methods/full", "methods/lora",
+        "bench/preferences_values", "bench/methods", "methods/full", "methods/lora",
         "methods/preferences/kl", "methods/preferences/pairs", "methods/preferences/reward",
         "methods/preferences/sampling", "methods/preferences/trained", "methods/preferences/wins",
         "tasks/voice/rules", "tasks/voice/scoring")  # fmt: skip
@@ -133,7 +127,7 @@ def names(asked, best):
 
 def _swept(start, code, run, most):
     """{arm: {rate or beta: result}}; LabkitError if an arm diverges everywhere."""
-    tried, failed = tuning.sweep(start, dict.fromkeys(start, code), (0,), run, most)
+    tried, failed = bench_methods.sweep(start, dict.fromkeys(start, code), 0, run, most)
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     return tried
@@ -147,7 +141,7 @@ def _best_sft(tried):
 
 def _best(tried, arm):
     """The best rate or beta of an arm, as it stands in a job's name."""
-    return f"{tuning.best_rate(tried[arm]):g}"
+    return f"{bench_methods.best_rate(tried[arm]):g}"
 
 
 def job(name, folder):

@@ -105,7 +105,7 @@ def grpo(rate, seed, asked, folder, judged="test"):
 
 
 def _outcome(policy, seed, asked, judged, worked):
-    """Scores on test messages; or, for a sweep, what `tuning.sweep` wants, on validation messages."""
+    """Scores on test messages; or, for a sweep, what `bench_methods.sweep` wants, on validation messages."""
     from labkit import load_tokenizer
     from labkit.methods import preferences as pr
 

@@ -47,7 +47,7 @@ def arms_table(found):
         f"and its kin: {asked['steps']} steps of {asked['pairs']} pairs; more SFT may read as many "
         f"tokens, and validation chose 1/{more.partition('-')[2]} of that, {_mean(found['sft steps']):.0f} "
         f"steps; GRPO: {asked['rl']} steps of {asked['prompts']} x "
-        f"{asked['group']} answers. Rates, by one seed: {rates}; every arm of pairs has DPO's.",
+        f"{asked['group']} answers. Rates: {rates}; every arm of pairs has DPO's.",
     ]
 
 

@@ -35,7 +35,7 @@ def start(rate, seed, asked, folder):
 
 
 def tune_start(rate, seed, asked, folder):
-    """As `tuning.sweep` wants it: the loss on validation drafts alone decides."""
+    """As `bench_methods.sweep` wants it: the loss on validation drafts alone decides."""
     _, run = _drafted(rate, seed, asked, scoring.voice_rows())
     loss = run.validation[-1][1] if run else math.inf
     return tried(0.0, loss) if math.isfinite(loss) else diverged()
@@ -174,10 +174,10 @@ def left(name, folder):
 
 
 def tried(right, loss):
-    """As `tuning.sweep` wants the result of a training that worked."""
+    """As `bench_methods.sweep` wants the result of a training that worked."""
     return {"right": right, "loss": loss, "diverged": False}
 
 
 def diverged():
-    """As `tuning.sweep` wants the result of one that did not."""
+    """As `bench_methods.sweep` wants the result of one that did not."""
     return {"right": 0.0, "loss": None, "diverged": True}

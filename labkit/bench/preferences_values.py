@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from labkit.bench import tuning
+from labkit.bench import methods as bench_methods
 from labkit.bench.preferences_jobs import BETA, FAILING, KIN, SHARES
 from labkit.methods import preferences as pr
 
@@ -68,7 +68,7 @@ def _arm(runs):
 
 def sweep(numbers):
     """What the sweep of one arm found, by rate or beta."""
-    best = tuning.best_rate(numbers)
+    best = bench_methods.best_rate(numbers)
     return {"right": {f"{number:g}": numbers[number]["right"] for number in sorted(numbers)},
             "loss": {f"{number:g}": numbers[number]["loss"] for number in sorted(numbers)},
             "best": best, "at an end": best in (min(numbers), max(numbers))}  # fmt: skip

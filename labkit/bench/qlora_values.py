@@ -32,7 +32,6 @@ def summary(tried, rates, trained, alone):
         "settings": settings(),
         "sweeps": {SHORT[arm]: {
             "validation": {f"{rate:g}": found["right"] for rate, found in sorted(some.items())},
-            "by seed": {f"{rate:g}": found["rights"] for rate, found in sorted(some.items())},
             "losses": {f"{rate:g}": found["loss"] for rate, found in sorted(some.items())},
             "at an end": rates[arm, "dithered"] in (min(some), max(some)),
         } for arm, some in tried.items()},

@@ -1,16 +1,15 @@
 """Prompt tuning given its best chance: how many vectors, where they start, how long they train, an encoder.
 
 On tickets, beside prefix tuning and LoRA. An arm's rate is chosen by phrasings kept from training, with one
-seed; what `bench methods` tried already has the rate chosen there, with every seed. An arm is a method, and
-after a plus what differs from `bench methods`: a start (`prompt-n20+rows`) or a number of steps
-(`prompt-n20+1200`).
+seed. An arm is a method, and after a plus what differs from `bench methods`: a start (`prompt-n20+rows`) or
+a number of steps (`prompt-n20+1200`).
 """
 
 import math
 import time
 
 from labkit import env, methods
-from labkit.bench import full_jobs, full_values, jobs, lora_jobs, soft_report, tuning
+from labkit.bench import full_jobs, full_values, jobs, lora_jobs, soft_report
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.records import judge, stats, store
@@ -20,13 +19,11 @@ LORA = "lora-r16"
 STARTS = ("rows", "numbers")  # beside words, with which the method prompt starts
 JUDGED = "unseen"  # ends the names of a sweep's jobs: what judges them
 GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000, "vectors": (1, 5, 20, 100),
-       "prefixes": (5, 20), "n": 20, "long": 1200, "longest": 3600, "rates": 4,
-       "answered at once": 1000}  # fmt: skip
+       "prefixes": (5, 20), "n": 20, "long": 1200, "longest": 3600, "rates": 4}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "vectors": (1, 20),
-         "prefixes": (1,), "n": 20, "long": 2, "longest": 3, "rates": 1,
-         "answered at once": 64}  # fmt: skip
+         "prefixes": (1,), "n": 20, "long": 2, "longest": 3, "rates": 1}  # fmt: skip
 CODE = ("bench/soft", "bench/full_jobs", "bench/full_values", "bench/lora_jobs", "bench/methods",
-        "bench/tuning", "methods/lora", "methods/soft_prompts/modules")  # fmt: skip
+        "methods/lora", "methods/soft_prompts/modules")  # fmt: skip
 
 
 def main(argv):
@@ -43,8 +40,8 @@ def main(argv):
     def run(names):
         return jobs.run(NAME, names, options.folder, options.jobs, mark)
 
-    tried = sweep(asked, run, tuning.EXTENSIONS if profile == "gpu" else 0)
-    best = {arm: tuning.best_rate(rates) for arm, rates in tried.items()}
+    tried = sweep(asked, run, bench_methods.EXTENSIONS if profile == "gpu" else 0)
+    best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     found = run(names(asked, best))
     values, scored = summary(found, tried, asked), scores(found, asked)
     swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
@@ -93,7 +90,7 @@ def sweep(asked, run, most):
     known = recorded(every, asked)
     start = {arm: methods.find(parts(arm, asked)[0]).rates[: asked["rates"]]
              for arm in every if arm not in known}  # fmt: skip
-    tried, failed = tuning.sweep(start, dict.fromkeys(start, JUDGED), (0,), run, most)
+    tried, failed = bench_methods.sweep(start, dict.fromkeys(start, JUDGED), 0, run, most)
     if failed:
         raise LabkitError("; ".join(f"{arm} failed {why}" for arm, why in failed.items()))
     tried |= known
@@ -163,7 +160,7 @@ def started(start, words, n, seed):
 
 
 def tune(arm, rate, seed, asked):
-    """Share right and loss on phrasings that the training did not have; as `tuning.sweep` wants."""
+    """Share right and loss on phrasings that the training did not have; as `bench_methods.sweep` wants."""
     from labkit import load, load_tokenizer
 
     tokenizer, (model, steps) = load_tokenizer(), trainee(arm, seed, asked)
@@ -172,7 +169,7 @@ def tune(arm, rate, seed, asked):
     run = trained(model, rows, unseen, tokenizer, rate, seed, asked, steps)
     if not run:
         return {"right": 0.0, "loss": None, "diverged": True}
-    right = bench_methods._exact(model, tokenizer, unseen, {**asked, "task": "tickets"}).exact
+    right = bench_methods._exact(model, tokenizer, unseen, {"task": "tickets"}).exact
     return {"right": right, "loss": last_loss(run), "diverged": False}
 
 

@@ -180,8 +180,7 @@ def _budget(found):
 def _ends(found):
     ends = any(one["at an end"] for one in found["sweeps"].values())
     return (
-        ". Brackets: 95% interval over phrasings and seeds. Loss: nats per answer token. Rates were "
-        "chosen with one seed, but for those of the record of methods."
+        ". Brackets: 95% interval over phrasings and seeds. Loss: nats per answer token."
         + (" *: the lowest or highest rate tried; a further one may be better." if ends else "")
     )  # fmt: skip
 
