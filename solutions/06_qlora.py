@@ -94,7 +94,8 @@ def unpack_codes(packed, count):
 check("06.1", unpack_codes)
 
 # %% [markdown]
-# On a layer of the base, with lesson 02's functions. `pack` and your `unpack_codes` undo each other:
+# On a layer of the base, with lesson 02's functions. `pack` and `unpack_codes` undo each other. (Cells call
+# the lesson's own, `solve("06.1")`, so that a mistake in yours does not go on.)
 
 # %% tags=["nbval-check-output"]
 tokenizer, base = load_tokenizer(), load_model(on=torch.device("cpu"))
@@ -153,8 +154,10 @@ print("equal to 1e-6:", (torch.tensor(ours) - right).abs().max().item() < 1e-6)
 #
 # y = W x + (alpha / r) · B A x, with W in 4 bits. One detail decides whether this saves anything. To send the
 # gradient on to the layers below, a linear layer needs its W again in the backward pass, and PyTorch keeps
-# for that what the forward pass multiplied with: the **restored** W, in full size, for all layers at once.
-# So the product gets a backward pass of its own, which restores W a second time.
+# for that what the forward pass multiplied with: the **restored** W, in full size, for all layers at once. (A
+# plain W lies in memory anyway, and keeping it costs nothing; a restored one is a tensor of its own.) So the
+# product gets a backward pass of its own, which restores W a second time: in a `torch.autograd.Function`,
+# `forward` leaves in `ctx` what `backward` will need.
 
 # %%
 class Product(torch.autograd.Function):
@@ -336,7 +339,7 @@ check("06.4", step_bytes)
 # %% [markdown]
 # A whole step, by lesson 01's predictor: one row of 512 tokens, checkpointing, 16-bit weights and
 # activations, rank 64 on all linear layers, the paged optimizer in all three. The pages are added to what
-# torch counts.
+# torch counts; the last column has those of LoRA and of QLoRA, whose adapters are alike.
 
 # %% tags=["nbval-check-output"]
 def pages(report):
@@ -383,7 +386,8 @@ for precision, adapters in (("bf16 autocast", "fp32"), ("bf16", "fp32"), ("bf16"
 # copies that autocast keeps go too. But bitsandbytes gives its result in the dtype of its input, which is
 # fp32 after a norm, where a plain layer under autocast gives bf16. So what follows is kept in twice the
 # bytes. In bf16 with fp32 adapters, peft's default, LoRA keeps as much itself; only bf16 adapters avoid it in
-# both. With checkpointing little is kept, and QLoRA takes less in each pair.
+# both. With checkpointing, or with one row, little is kept, and QLoRA takes less in each pair: batch,
+# precision and checkpointing decide.
 #
 # On a card, lesson 01's `measure` runs such steps in a process of its own:
 
@@ -543,7 +547,8 @@ print(f"fit: {scores['QLoRA'].exact:.1%} exact after {runs['QLoRA'].seconds:.0f}
 #
 # For serving, the update is added to the base: W + (alpha / r) · B A. But which W? Two are at hand: the
 # weights of the checkpoint, from before they were stored in 4 bits, and what the 4-bit codes stand for, the
-# restored ones. And the sum may be stored in 16 bits, or in 4 again.
+# restored ones. And the sum may be stored in 16 bits, or in 4 again. For 16 bits the restored base is the
+# model that the adapter was trained on. The exercise takes the checkpoint's, which matters for 4 bits.
 #
 # ## Exercise 06.5: merge into the checkpoint's weights
 #
@@ -642,8 +647,8 @@ for size in (0.003, 0.01, 0.03, 0.1, 0.3):
 #
 # Add it to the **checkpoint's** weights, and it comes through at any size. Some of those weights lie so near
 # the edge between two values that even a small push takes them over, and the larger the push, the more of
-# them. Each of these moves by a whole step, so the update arrives with noise around it; the sum over many
-# weights is right.
+# them. Say that values are 1 apart and the update is 0.1: about one weight in ten crosses an edge, and moves
+# by 1. So the update arrives with noise around it, and the sum over many weights is right.
 #
 # Now the adapter that you trained. Merge it into both bases, and store each sum in 4 bits too. (Here the
 # first two sums stay in fp32, so that nothing else is rounded; bf16 would round more finely than NF4 by the
@@ -757,7 +762,10 @@ record(seed=SEED, lora_loss=loss["LoRA"], qlora_loss=loss["QLoRA"], lora_exact=s
 claims("06")
 
 # %% [markdown]
-# All that the recorded run measured: three seeds, each arm at the best of its own sweep.
+# All that the recorded run measured: three seeds, each arm at the best of its own sweep. "Into 16-bit" is
+# into the checkpoint's weights and "into de-quantized" into the restored base, both kept in 16 bits. Memory
+# is of one row of 512 tokens in pure bf16. Times are of the 135M model: "eager" takes every step as it is
+# written, "fit" captures it; the two ratios are over LoRA on an fp32 base and on a 16-bit one.
 
 # %% tags=["recorded"]
 print("\n".join(qlora_report.lines()))

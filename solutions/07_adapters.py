@@ -142,7 +142,8 @@ check("07.2", init_bottleneck)
 #
 # The module, and where Houlsby's method puts it: after `o_proj` and after `down_proj` of every block, before
 # the block adds its input. All else is frozen but the norms, which the paper trains too. D and d start as
-# torch starts them, uniform between -1/sqrt(in) and 1/sqrt(in): only U and u must be 0.
+# torch starts them, uniform between -1/sqrt(in) and 1/sqrt(in): only U and u must be 0. (The paper draws both
+# matrices near zero, with deviation 0.01: a start that changes almost nothing.)
 
 # %%
 class Bottleneck(torch.nn.Module):
@@ -430,9 +431,10 @@ for arm, run in runs.items():
     print(f"{arm}: the loss fell by more than a quarter:", ends[arm] < 0.75 * run.losses[0])
 
 # %% [markdown]
-# One seed and few steps: this shows that all three learn, not how well each ends. (On a CPU the peak that
-# `fit` prints is the most that this process ever held, earlier models included.) On the GPU budget, exact
-# answers, and IA3 as the field writes it, peft's config handed to trl. (`fit` packs some 39 rows a step.)
+# One seed, and on the CPU budget few steps: that shows that all three learn, not how well each ends. (On a
+# CPU the peak that `fit` prints is the most that this process ever held, earlier models included.) On the GPU
+# budget, exact answers, and IA3 as the field writes it, peft's config handed to trl. (`fit` packs some 39
+# rows a step.)
 
 # %% tags=["gpu"]
 # %%gpu
@@ -511,7 +513,8 @@ if best:
 # Points are means of the seeds, bars reach from the lowest seed to the highest, and the grey band is full
 # finetuning's; dashed lines join the sizes of a method. Soft prompts wait for lesson 08. The title goes by
 # the column "minus full", whose intervals are over phrasings too: "surely within 2 points" means that the
-# lower end is -2 or higher. (The nearest of many is flattered a little by being chosen.)
+# lower end is -2 or higher, and the nearest is the one with the highest lower end. Which that is, is mostly
+# decided by how far three seeds happened to spread: do not read from it how many weights are needed.
 #
 # The second guess, and its neighbours. Such intervals reach several points to either side. Claim
 # adapter-houlsby asks for 0.4 points or less either way, and adapter-ia3 for 1 at most behind: this record
@@ -524,9 +527,10 @@ for name in ("houlsby", "biases", "norms"):
 
 # %% [markdown]
 # Few weights are not few bytes. Gradients and optimizer states follow the count, the base stays, and
-# activations follow what is trained and how: DoRA trains 3.75% of the weights, and its peak in the table is
-# above full finetuning's. Claim adapter-params ranks the recorded methods, less soft prompts, once `fit` has
-# taken the steps of all in one way: before that, their peaks do not compare.
+# activations follow what is trained and how: compare DoRA, 3.75% of the weights in peft's way of it, with
+# full finetuning, whose steps `fit` takes in the same way. Claim adapter-params ranks the recorded methods,
+# less soft prompts, once `fit` has taken the steps of all in one way: before that, not all of their peaks
+# compare.
 #
 # ## What it costs to answer
 #
@@ -607,10 +611,10 @@ def mixed_rows(rows, W, scales, names):
 check("07.5", mixed_rows)
 
 # %% [markdown]
-# `mixed_batch` does that with a whole model, for IA3 and for LoRA. (It has no form for norms, biases and
-# bottlenecks: trained norms replace the base's, for all rows.) Three customers, each with IA3: the one that
-# you trained, and two made up from it with noise. For comparison, every row runs alone, through a model that
-# has its customer's scales. Mind the order: what sorts a batch, by length say, must sort its adapters.
+# `mixed_batch` does that with a whole model, for IA3 and for LoRA, the two that peft makes. (Norms, biases
+# and bottlenecks could be mixed likewise.) Three customers, each with IA3: the one that you trained, and two
+# made up from it with noise. For comparison, every row runs alone, through a model that has its customer's
+# scales. Mind the order: what sorts a batch, by length say, must sort its adapters.
 
 # %%
 tickets = adapter_of(models["IA3"])                                        # {layer: (side, scale)}

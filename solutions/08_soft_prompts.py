@@ -9,7 +9,7 @@
 #
 # | You will be able to | You need first | Measured budget |
 # |---|---|---|
-# | write prompt, prefix and P-tuning, and say what they cost and reach | lessons 00, 05 | {{budget}} |
+# | write prompt, prefix and P-tuning, and say what they cost and reach | lessons 01, 03, 05 | {{budget}} |
 #
 # A prompt changes what a model answers, and no weight. But its words are chosen by hand, from 49,152 of them.
 # To the model a word is a vector, and a vector can be trained. A **soft prompt** is a few learned vectors
@@ -165,7 +165,10 @@ print("with peft's vectors, peft's outputs:", same(ours(ids, mask), right))
 # ## Build: prefix tuning
 #
 # A prompt acts on the text through attention only: each layer's keys and values at the prompt's places. So
-# learn those, in every layer, and skip what leads to them. One layer's attention with a learned prefix:
+# learn those, in every layer, and skip what leads to them. (This model knows places by **rotary** positions:
+# each query and key is turned by an angle that grows with its place. Text behind a prefix of n is turned as
+# if it began at place n; peft learns the prefix's keys as they are after turning.) One layer's attention with
+# a learned prefix:
 
 # %%
 def attend(layer, x, prefix_k, prefix_v, rotation):
@@ -264,8 +267,9 @@ for name in ("smollm2-135m", "7b"):
 # ## Build: P-tuning's encoder
 #
 # Liu et al. (2021) train the vectors through a small network, so that they move together. After training only
-# its n outputs are kept. (Theirs has an LSTM; peft's default, and ours, is the MLP alone. Li & Liang train
-# prefixes through an MLP too, because it was more stable.)
+# its n outputs are kept. (Theirs has an LSTM, puts the vectors into a template, and in part of their
+# experiments they tune the model too; peft's default, and ours, is the MLP alone, before the text, frozen. Li
+# & Liang train prefixes through an MLP too, because it was more stable.)
 
 # %%
 class Encoder(torch.nn.Module):
@@ -332,7 +336,9 @@ check("08.2", add_prompt)
 # %% [markdown]
 # A soft prompt with ids: in `labkit.methods.soft_prompts` it is n **new words**, with ids behind the base's,
 # which can stand wherever words can. Those of a prefix mark where each layer takes learned keys and values.
-# Both start as a hard prompt. To switch a soft prompt off, leave its words out: the base answers.
+# Both start as a hard prompt: a prefix as the keys and values that each layer gives its words. It learns its
+# keys before they are turned, peft's after, and peft's starts at random numbers: the same functions, and
+# another training. To switch a soft prompt off, leave its words out: the base answers.
 
 # %%
 KINDS = {"prompt": soft_prompts.prompt_tuning, "prefix": soft_prompts.prefix_tuning}
@@ -607,8 +613,9 @@ print(f"vectors moved by {moved.mean():.1f} on average; a word's embedding is {l
 # The third guess. Compare how far vectors moved with how long a word's embedding is. Moved little, a vector's
 # nearest word is where it *started*, and says nothing about what it learned; moved far, it is close to no
 # word. How far is a matter of rate and steps more than of meaning: Adam moves each number by about the rate
-# in a step, so at 0.3 a vector of 576 numbers moves up to 0.3 · √576 = 7.2. Lester et al. found nearest words
-# that cluster by meaning, and words of the start that stay. Take care before you read a soft prompt as text.
+# in a step, so a vector of 576 numbers moves up to √576 = 24 times the rate: 7.2 at the CPU budget's 0.3, and
+# far beyond any word at the recorded best rate. Lester et al. found nearest words that cluster by meaning,
+# and words of the start that stay. Take care before you read a soft prompt as text.
 #
 # ## Why it lags, and what is said of scale
 #
@@ -623,7 +630,9 @@ print(f"vectors moved by {moved.mean():.1f} on average; a word's embedding is {l
 #
 # The recorded run has three seeds, and each method at the best rate of its own sweep, all at 300 steps
 # (claims soft-small, soft-prefix). Prompt and prefix have equally many places there, 100, and so the prefix
-# trains 20 times the weights; it has free vectors, without Li & Liang's MLP.
+# trains 20 times the weights; it has free vectors, without Li & Liang's MLP. P-tuning starts at a random
+# encoder, the other two at `START`: its line mixes the encoder with the start. The tables after these hold
+# random starts beside it.
 
 # %% tags=["recorded"]
 run_of_all = store.read("methods_tickets")
@@ -654,8 +663,8 @@ Markdown("\n".join([*soft_report.starts_table(), "", *soft_report.steps_table()]
 # %% [markdown]
 # ## What it costs to answer
 #
-# A soft prompt is a small file. But its places take part of the context, are computed, and lie in the cache,
-# for each sequence.
+# A soft prompt is a small file. But its places take part of the context, are computed (but for a prefix that
+# is kept as a cache), and lie in the cache, for each sequence.
 #
 # ## Exercise 08.4: bytes in the cache
 #
@@ -697,17 +706,18 @@ print("the tiny model's own cache, at 2 bytes:", solve("08.4")(3, 5, N, 2, 2, 8)
 # copy of the prompt's part. (Servers that share cached prefixes keep it once.) Merged LoRA adds nothing
 # there.
 #
-# How much longer do answers take? By arithmetic: with 100 soft words before 1,024 tokens of text, the linear
-# layers have 1,124 places to compute, which is 0.91 times the speed. Attention grows faster, and makes it
-# about 0.90. That is the edge of the claim's band (soft-latency, at least 0.9), so the verdict says as much
-# about the length of the text as about soft prompts: with 200 tokens it would be 0.67. Measured:
+# How much longer does reading take, where arithmetic is the limit? With 100 soft words before 1,024 tokens of
+# text, the linear layers have 1,124 places to compute, which is 0.91 times the speed. Attention grows faster,
+# and makes it about 0.90. That is the edge of the claim's band (soft-latency, at least 0.9), so the verdict
+# says as much about the length of the text as about soft prompts: with 200 tokens it would be 0.67. Measured:
 
 # %% tags=["recorded"]
 Markdown("\n".join(inference_values.prompt_table()))
 
 # %% [markdown]
-# That is the fourth guess: a soft prompt should cost what a hard prompt of its length does, since past the
-# embedding nothing tells them apart: little beside long texts, much beside short ones.
+# That is the fourth guess. Prompt tuning should cost what a hard prompt of its length does, since past the
+# embedding nothing tells them apart: where arithmetic is the limit little beside long texts and much beside
+# short ones; hardly anything where launches are (lesson 07), or in each token that is generated.
 #
 # ## Several prompts in one batch
 #
@@ -746,9 +756,10 @@ claims("08")
 #   (P-tuning), or keys and values in every layer (prefix tuning). The model is frozen, and the base again
 #   when they are left out.
 # - It goes right before the text, after the padding, and once before each row that you pack.
-# - In a layer it mixes into what attention reads, and cannot change how attention divides within the text.
-#   That it mostly brings out what a model can do already is an explanation, not tested here.
-# - Learning rates are up to a hundred times LoRA's, except with an encoder. Tune them.
+# - In a layer, for the inputs that it has, it mixes into what attention reads, and cannot change how
+#   attention divides within the text. That it mostly brings out what a model can do already is an
+#   explanation, not tested here.
+# - Its learning rates are far above LoRA's: the table has the best of each. Tune them.
 # - It is tiny to store, switches row by row, and takes its places in context and cache with every answer.
 #
 # **Read:** Lester et al., *The Power of Scale for Parameter-Efficient Prompt Tuning* (2021, 2104.08691). Li &

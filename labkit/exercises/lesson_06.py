@@ -68,6 +68,8 @@ register(Exercise(
                 "these codes are signed: a place in a code book is not"),
         Mistake("one a byte", lambda packed, count: [byte // 16 for byte in packed][:count],
                 "one code for each byte: there are two"),
+        Mistake("count // 2 bytes", lambda packed, count: unpack_codes(packed[: count // 2], count),
+                "an odd count begins one more byte: its upper half is a code"),
     ),
 ))
 
@@ -130,12 +132,18 @@ register(Exercise(
     stub=RESTORE_STUB,
     draw=draw_restore,
     reference=restore_weights,
-    compare=close(1e-9, 1e-12),
+    compare=close(1e-5, 1e-7),  # room for fp32
     mistakes=(
         Mistake("no mean", _restored(lambda small, table, second, mean: table[small] * second),
                 "the mean of the absmax values is not added back"),
         Mistake("mean inside", _restored(lambda small, table, second, mean: (table[small] + mean) * second),
                 "adds the mean before `second`: scale first, then add it"),
+        Mistake("mean subtracted", _restored(lambda small, table, second, mean: table[small] * second - mean),
+                "the mean is subtracted: storing did that, so add it back"),
+        Mistake("mean on the weight", lambda codes, book, small, table, second, mean, block, group:
+                [book[code] * table[small[i // block]] * second[i // block // group] + mean
+                 for i, code in enumerate(codes)],
+                "the mean is added to the weight: it is the absmax's"),
         Mistake("one group", _restored(of_block=lambda b, group: 0),
                 "takes the first number of `second` for all: group b // group"),
         Mistake("modulo", _restored(of_block=lambda b, group: b % group),
@@ -278,6 +286,14 @@ register(Exercise(
         Mistake("16 bits", _step(adapters=2, gradients=lambda base, adapter: 2 * adapter,
                                  states=lambda base, adapter: 4 * adapter),
                 "the adapter and all that goes with it is fp32: 4 bytes each"),
+        Mistake("8-bit states", _step(states=lambda base, adapter: 2 * adapter),
+                "the states are in 8 bits: here they are fp32, 4 bytes each"),
+        Mistake("counts", _step(adapters=1, gradients=lambda base, adapter: adapter,
+                                states=lambda base, adapter: 2 * adapter),
+                "these are counts of numbers: fp32 takes 4 bytes each"),
+        Mistake("16-bit adapter", _step(adapters=2), "the adapter is fp32: 4 bytes each"),
+        Mistake("no gradients", _step(gradients=lambda base, adapter: 0),
+                "the adapter's gradients are missing: it is trained"),
         Mistake("4-bit gradients", _step(gradients=lambda base, adapter: adapter // 2),
                 "only the base is in 4 bits: gradients are fp32"),
         Mistake("base paged", _step(pages=("base", "states")),
@@ -287,6 +303,8 @@ register(Exercise(
         Mistake("counted twice", _step(one_place=False),
                 "paged states are counted twice: they are in one place"),
         Mistake("never paged", _step(pages=()), "the states are paged where `paged` is True: move them"),
+        Mistake("the other way", lambda base, adapter, paged: step_bytes(base, adapter, not paged),
+                "turned around: states leave the card where `paged` is True"),
         Mistake("always paged", lambda base, adapter, paged: step_bytes(base, adapter, True),
                 "without a paged optimizer the states stay on the card"),
     ),
@@ -315,7 +333,7 @@ def draw_merge(seed):
     inputs = []
     for number in range(5):
         rank = 2 if number % 2 else 3
-        out, width = (rank, rank) if number < 2 else (r.randint(2, 4), r.randint(4, 6))
+        out, width = (rank, rank) if number < 2 else (rank + r.choice((1, 2)), r.randint(4, 6))
         fresh = rows(out, width)
         restored = [[round(w * 4) / 4 for w in row] for row in fresh]
         inputs.append((fresh, restored, rows(rank, width), rows(out, rank, 0.3), r.choice((5, 7, 16))))
@@ -357,11 +375,11 @@ register(Exercise(
     points=2,
     difficulty=2,
     minutes=10,
-    hint="Entry (i, j) of B A is the sum over k of b[i][k] * a[k][j]. The rank r is len(a).",
+    hint="Of the two sets of weights, take the checkpoint's. B A is as in 05.6, and r is len(a).",
     stub=MERGE_STUB,
     draw=draw_merge,
     reference=merged,
-    compare=close(1e-9, 1e-12),
+    compare=close(1e-5, 1e-6),  # room for fp32
     mistakes=(
         Mistake("restored base", _merged("restored"),
                 "merges into the restored weights: take the checkpoint's"),
@@ -369,6 +387,8 @@ register(Exercise(
                 "the merged weights are rounded to 4 bits again: keep them"),
         Mistake("no scaling", _merged(scale=lambda alpha, r: 1.0), "the factor alpha / r is missing"),
         Mistake("alpha", _merged(scale=lambda alpha, r: alpha), "the factor is alpha / r, not alpha"),
+        Mistake("r is out", lambda fresh, restored, a, b, alpha: _plus(fresh, _product(b, a), alpha / len(b)),
+                "this divides by the rows of b: r is the number of rows of a"),
         Mistake("turned over", _merged(scale=lambda alpha, r: r / alpha),
                 "the factor is turned over: alpha / r"),
         Mistake("merged twice", _merged(scale=lambda alpha, r: 2 * alpha / r),
@@ -414,6 +434,10 @@ def draw_move(seed):
         # At the wide end of the book: over half of one neighbouring step, and under half of the other.
         codes += [14, 14]
         update += [0.47 * (BOOK[15] - BOOK[14]) * absmax, -0.53 * (BOOK[14] - BOOK[13]) * absmax]
+        # At its ends, where the largest weight of a block always is: outwards there is no further value.
+        codes += [15, 0, 15, 0]
+        update += [0.2 * absmax, -0.2 * absmax, 0.55 * (BOOK[14] - BOOK[15]) * absmax,
+                   0.55 * (BOOK[1] - BOOK[0]) * absmax]  # fmt: skip
         inputs.append((codes, absmax, update, list(BOOK)))
     return inputs
 
@@ -467,6 +491,13 @@ register(Exercise(
                 "takes the step upwards for all: negative updates go down"),
         Mistake("not scaled", lambda codes, absmax, update, book: codes_that_move(codes, 1.0, update, book),
                 "the update is not divided by absmax"),
+        Mistake("no division", lambda codes, absmax, update, book:
+                [min(range(len(book)), key=lambda i: abs(book[i] - book[q] * absmax - u)) != q
+                 for q, u in zip(codes, update, strict=True)],
+                "compares weights with the book's values: divide by absmax"),
+        Mistake("beyond the end", _moves(lambda q, u, book:
+                abs(u) > abs(book[q + (1 if u > 0 else -1)] - book[q]) / 2),
+                "index out of range: at an end of the book there is no next value"),
         Mistake("any change", _moves(lambda q, u, book: u != 0),
                 "every update counts here: rounding takes the small ones back"),
         Mistake("turned around", _moves(lambda q, u, book: _new_code(q, u, book) == q),

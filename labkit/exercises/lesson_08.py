@@ -63,10 +63,12 @@ register(Exercise(
                 "counts one layer: every layer has a prefix of its own"),
         Mistake("embeddings", lambda n, layers, heads, kv, d: n * heads * d,
                 "this is prompt tuning: n embeddings at the input"),
+        Mistake("an embedding a layer", lambda n, layers, heads, kv, d: n * layers * heads * d,
+                "one embedding for each layer: learned are keys and values"),
         Mistake("one head", lambda n, layers, heads, kv, d: n * layers * 2 * d,
                 "counts one head: there are kv_heads"),
         Mistake("queries too", lambda n, layers, heads, kv, d: n * layers * (heads + 2 * kv) * d,
-                "a prefix asks nothing: it has keys and values, no queries"),
+                "counts queries too: a prefix has keys and values only"),
         Mistake("one place", lambda n, layers, heads, kv, d: layers * 2 * kv * d,
                 "counts one place of the prefix: there are n"),
         Mistake("bytes", lambda n, layers, heads, kv, d: 2 * n * layers * 2 * kv * d,
@@ -89,7 +91,7 @@ def add_prompt(ids, mask, prompt):
 
 
 def draw_add(seed):
-    """Rows of different lengths, the first with padding; 0 pads, and occurs inside of texts too."""
+    """Rows of different lengths, the first with padding; 0 pads, and texts hold it too, or begin with it."""
     r = random.Random(seed)
     inputs = []
     for _ in range(5):
@@ -98,7 +100,7 @@ def draw_add(seed):
         ids, mask = [], []
         for size in padding:
             text = [r.randint(1, 90) for _ in range(width - size)]
-            text[1] = 0
+            text[len(ids) % 2] = 0
             ids.append([0] * size + text)
             mask.append([0] * size + [1] * len(text))
         inputs.append((ids, mask, list(range(100, 100 + r.randint(2, 4)))))
@@ -142,6 +144,8 @@ register(Exercise(
                 "the mask's new 1s are at the left end: put them at the prompt"),
         Mistake("by id", _added(lambda row, mask, first: row.count(0)),
                 "counts the padding's id, which texts hold too: use the mask"),
+        Mistake("by leading ids", _added(lambda row, mask, first: next(i for i, id in enumerate(row) if id)),
+                "takes leading ids for padding: a text may begin with that id"),
         Mistake("first row's", _added(lambda row, mask, first: first),
                 "takes the first row's padding for all: rows differ"),
         Mistake("after the text", _added(lambda row, mask, first: len(row)),
@@ -245,11 +249,17 @@ register(Exercise(
                 "positions go on from row to row: each row begins at 0"),
         Mistake("prompt not counted", _packed(position=lambda i, kind, at, n: max(at - n, 0)),
                 "positions leave the prompt out: its words have places too"),
+        Mistake("again after the prompt",
+                _packed(position=lambda i, kind, at, n: at if kind == "soft" else at - n),
+                "positions begin again after the prompt: they count on"),
         Mistake("from 1", _packed(position=lambda i, kind, at, n: at + 1),
                 "positions begin at 1: the first soft word of a row has 0"),
         Mistake("one short", _one_short,
                 "a target is missing: the last place has -100"),
         Mistake("prompt once", _once, "one prompt before the line: each row needs its own"),
+        Mistake("prompt once, positions go on", lambda rows, soft: (list(range(len(_once(rows, soft)[0]))),
+                                                                    _once(rows, soft)[1]),
+                "one prompt before one long row: each row has its own, from 0"),
     ),
 ))
 
