@@ -464,7 +464,7 @@ for (name, run), style, colour in zip(runs.items(), ("-", "--"), plots.COLOURS, 
 axes.set_yscale("log")
 axes.minorticks_off()
 every = runs["LoRA"].losses + runs["QLoRA"].losses
-axes.set_yticks([tick for tick in (0.001, 0.01, 0.1, 0.2, 0.5, 1, 2) if min(every) <= tick <= max(every)])
+axes.set_yticks([tick for tick in (0.001, 0.01, 0.1, 0.3, 0.5, 1, 2) if min(every) <= tick <= max(every)])
 axes.yaxis.set_major_formatter("{x:g}")
 axes.legend(frameon=False)
 plots.show(fig, f"Line plot of two training losses on a logarithmic axis. {title}.")

@@ -530,7 +530,7 @@ for (arm, run), style, colour in zip(runs.items(), ("-", "--", "-."), plots.COLO
     axes.plot(range(1, run.steps + 1), run.losses, style, color=colour, label=arm)
 axes.set_yscale("log")
 every = sum((run.losses for run in runs.values()), [])
-ticks = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 4]
+ticks = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1, 2, 4]
 axes.set_yticks([tick for tick in ticks if min(every) <= tick <= max(every)])
 axes.set_ylim(0.9 * min(every), 1.1 * max(every))
 axes.yaxis.set_major_formatter("{x:g}")
