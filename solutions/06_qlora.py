@@ -765,7 +765,9 @@ claims("06")
 # All that the recorded run measured: three seeds, each arm at the best of its own sweep. "Into 16-bit" is
 # into the checkpoint's weights and "into de-quantized" into the restored base, both kept in 16 bits. Memory
 # is of one row of 512 tokens in pure bf16. Times are of the 135M model: "eager" takes every step as it is
-# written, "fit" captures it; the two ratios are over LoRA on an fp32 base and on a 16-bit one.
+# written, "fit" captures it; the two ratios are over LoRA on an fp32 base and on a 16-bit one. (The row "the
+# base as it is" comes from `bench methods`, with 5,000 rows; all else has 2,000.)
+# Claim quant-slow above timed a compute-bound step of larger layers, these are steps of a small model.
 
 # %% tags=["recorded"]
 print("\n".join(qlora_report.lines()))

@@ -122,6 +122,11 @@ def _added(place=lambda row, mask, first: mask.count(0), mask_of=None):
 
 add_prompt = _added()
 
+
+def _leading(row, mask, first):
+    """How many ids at the start of a row are the padding's."""
+    return next(place for place, token in enumerate(row) if token != 0)
+
 register(Exercise(
     id="08.2",
     title="Between padding and text",
@@ -144,7 +149,7 @@ register(Exercise(
                 "the mask's new 1s are at the left end: put them at the prompt"),
         Mistake("by id", _added(lambda row, mask, first: row.count(0)),
                 "counts the padding's id, which texts hold too: use the mask"),
-        Mistake("by leading ids", _added(lambda row, mask, first: next(i for i, id in enumerate(row) if id)),
+        Mistake("by leading ids", _added(_leading),
                 "takes leading ids for padding: a text may begin with that id"),
         Mistake("first row's", _added(lambda row, mask, first: first),
                 "takes the first row's padding for all: rows differ"),
@@ -222,6 +227,12 @@ def _once(rows, soft):
     return positions, targets
 
 
+def _as_one_row(rows, soft):
+    """One prompt, and positions that go on through all rows."""
+    positions, targets = _once(rows, soft)
+    return list(range(len(positions))), targets
+
+
 register(Exercise(
     id="08.3",
     title="Positions and targets of packed rows",
@@ -257,8 +268,7 @@ register(Exercise(
         Mistake("one short", _one_short,
                 "a target is missing: the last place has -100"),
         Mistake("prompt once", _once, "one prompt before the line: each row needs its own"),
-        Mistake("prompt once, positions go on", lambda rows, soft: (list(range(len(_once(rows, soft)[0]))),
-                                                                    _once(rows, soft)[1]),
+        Mistake("prompt once, positions go on", _as_one_row,
                 "one prompt before one long row: each row has its own, from 0"),
     ),
 ))
