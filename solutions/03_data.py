@@ -15,9 +15,9 @@
 # model sees them, mask and pack them as the libraries do, train on clean and on damaged ones, find the
 # damaged ones by code, measure annotators and judges, and let a model make rows of its own.
 #
-# One experiment runs live: clean rows against noisy ones. The others were run once on a GPU, with three seeds
-# and a learning rate tuned for each arm, by the first seed, where the table does not say otherwise; they are
-# shown from that record, and the text says so.
+# One experiment runs live: clean rows against noisy ones. The others need a GPU and are shown from a record,
+# with three seeds and a learning rate tuned for each arm, by the first seed, where the table does not say
+# otherwise; where the record is not made yet, the cell says so.
 
 # %%
 import copy
