@@ -191,7 +191,7 @@ def test_jobs_that_are_timed_have_the_card_to_themselves(world, monkeypatch):
 
     monkeypatch.setattr(jobs, "run", spy)
     bench_main(["lora", "--folder", str(world.folder), "--jobs", "4"])
-    timed = {"merge", "speed", "flops"}
+    timed = {"merge", "speed"}
     assert all(side_by_side == (1 if kinds & timed else 4) for kinds, side_by_side in asked)
     assert any(kinds == timed for kinds, _ in asked)
 

@@ -20,7 +20,7 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "few": 60, "batch": 8, "length": 512, "
        "passages": 1000, "generations": data_more.GENERATIONS, "further": 1}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "few": 1, "batch": 1, "length": 512, "rows": 2, "shrink": 1000,
          "passages": 12, "generations": 2, "further": 0}  # fmt: skip
-CODE = ("bench/data", "bench/data_jobs", "bench/data_more", "bench/methods", "evaluate",
+CODE = ("bench/data", "bench/answers", "bench/data_jobs", "bench/data_more", "bench/methods", "evaluate",
         "methods/full", "methods/lora", "tasks/corrupt", "tasks/jobs/association")  # fmt: skip
 VALUES = "labkit/bench/data_values.py"  # the record depends on it, no job does
 SCORED = ("tickets", "handbook", "arithmetic")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from random import Random
 
+from labkit.bench import answers
 from labkit.bench import methods as bench_methods
 from labkit.errors import LabkitError
 from labkit.records import stats
@@ -134,10 +135,9 @@ def trained(arm, rate, seed, asked, validation=None):
 
 def scored(model, family, rows):
     """The family's Scores of the model's answers to rows."""
-    from labkit import load_tokenizer, score
+    from labkit import load_tokenizer
 
-    batch = bench_methods.GENERATED[next(model.parameters()).device.type]
-    return score(model, load_tokenizer(), rows, task=family, batch_size=batch, progress=False)
+    return answers.scored(model, load_tokenizer(), family, rows)
 
 
 def _tokens(rows):

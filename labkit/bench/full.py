@@ -23,8 +23,8 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000
        "short": 100}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "partial": (1, 2),
          "looks": (1,), "long": (1, 2), "batches": (2,), "few": 4, "short": 1}  # fmt: skip
-CODE = ("bench/full", "bench/full_jobs", "bench/full_values", "bench/lora_jobs", "bench/methods",
-        "methods/full")  # fmt: skip
+CODE = ("bench/full", "bench/answers", "bench/full_jobs", "bench/full_values", "bench/lora_jobs",
+        "bench/methods", "methods/full")  # fmt: skip
 FAMILIES = ("tickets", "general", "handbook")
 
 

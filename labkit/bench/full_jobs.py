@@ -7,6 +7,7 @@ import math
 from itertools import accumulate
 
 from labkit.bench import methods as bench_methods
+from labkit.bench.answers import scored
 from labkit.bench.lora_jobs import exact, packed
 from labkit.errors import LabkitError
 from labkit.records import stats
@@ -89,7 +90,7 @@ def tune(arm, rate, seed, asked):
     if not run:
         return {"right": 0.0, "loss": None, "diverged": True}
     loss = run.validation[-1][1]
-    right = bench_methods._exact(model, tokenizer, unseen, {"task": task}).exact
+    right = scored(model, tokenizer, task, unseen).exact
     return {"right": right, "loss": loss if math.isfinite(loss) else None, "diverged": False}
 
 
@@ -163,7 +164,7 @@ def facts(arm, pretraining, tuning, seed, asked):
         if float(rate) and not fitted(model, rows, tokenizer, rate, seed, asked, **options):
             return {"right": 0.0, "contains": 0.0}
     test = few(of_trained_facts("test"), asked)
-    scores = bench_methods._exact(model, tokenizer, test, {"task": "handbook"})
+    scores = scored(model, tokenizer, "handbook", test)
     return {"right": scores.exact, "contains": scores.detail["contains"]}
 
 

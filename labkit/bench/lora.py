@@ -23,8 +23,9 @@ SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "weake
          "batches": (1, 2), "repeats": 2, "timings": 1, "prompts": 2,
          "sizes": ("smoke",), "engines": ("eager", "plain"),
          "calls": {"launch-bound": ((1, 4), 1), "compute-bound": ((2, 16), 1)}}  # fmt: skip
-CODE = ("bench/lora", "bench/lora_jobs", "bench/lora_time", "bench/lora_values", "bench/methods",
-        "bench/train", "bench/train_engines", "methods/full", "methods/lora", "methods/low_rank")  # fmt: skip
+CODE = ("bench/lora", "bench/answers", "bench/lora_jobs", "bench/lora_time", "bench/lora_values",
+        "bench/methods", "bench/train", "bench/train_engines", "methods/full", "methods/lora",
+        "methods/low_rank")  # fmt: skip
 # Families whose rows are scored, or read in continued pre-training.
 FAMILIES = ("tickets", "general", "handbook", "voice", "jobs", "sql")
 
@@ -87,7 +88,8 @@ def names(asked, best):
     # A repeat after the other, so that a slow minute of the machine meets all alike.
     alone = [f"speed_{size}_{engine}_{method}_{repeat}" for repeat in range(asked["timings"])
              for size in asked["sizes"] for engine in asked["engines"] for method in METHODS]  # fmt: skip
-    return trained, [f"merge_{lora:g}_0", *alone, *(f"flops_{method}" for method in METHODS)]
+    trained += [f"flops_{method}" for method in METHODS]
+    return trained, [f"merge_{lora:g}_0", *alone]
 
 
 def around(best):

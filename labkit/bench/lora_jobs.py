@@ -4,6 +4,7 @@ Arguments are parts of a job's name, so text; `asked` is `lora.settings()`.
 """
 
 from labkit.bench import methods as bench_methods
+from labkit.bench.answers import scored
 from labkit.errors import LabkitError
 from labkit.records import stats
 
@@ -28,7 +29,7 @@ def exact(model, tokenizer, data, split, asked):
     """The Scores of a model on the rows of a split of tickets, all but in a trial."""
     rows = data[split]
     rows = rows.select(range(bench_methods._most(asked, len(rows))))
-    return bench_methods._exact(model, tokenizer, rows, {"task": "tickets"})
+    return scored(model, tokenizer, "tickets", rows)
 
 
 def packed(model, tokenizer, data, asked):

@@ -25,9 +25,10 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "tried": 200
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "tried": 2, "rows": 2,
          "claimed": 3, "judging": 2, "text": 2, "look": 1, "probed": 8, "settings": 1}  # fmt: skip
 CODE = ("bench/merging", "bench/merging_jobs", "bench/merging_more", "bench/merging_values",
-        "bench/full_jobs", "bench/lora_jobs", "bench/methods", "methods/full", "methods/lora",
-        "methods/merging/arithmetic", "methods/merging/lora", "methods/merging/representations",
-        "methods/merging/specialists", "methods/merging/stacking")  # fmt: skip
+        "bench/answers", "bench/full_jobs", "bench/lora_jobs", "bench/methods", "methods/full",
+        "methods/lora", "methods/merging/arithmetic", "methods/merging/lora",
+        "methods/merging/representations", "methods/merging/specialists",
+        "methods/merging/stacking")  # fmt: skip
 CODES = dict.fromkeys(ARMS, "text")  # ends the names of a sweep's jobs: what judges them
 # Families that are trained on or scored, or read in continued pre-training.
 FAMILIES = ("tickets", "sql", "voice", "general", "handbook", "jobs")

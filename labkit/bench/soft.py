@@ -11,6 +11,7 @@ import time
 from labkit import env, methods
 from labkit.bench import full_jobs, full_values, jobs, lora_jobs, soft_report
 from labkit.bench import methods as bench_methods
+from labkit.bench.answers import scored
 from labkit.errors import LabkitError
 from labkit.records import judge, stats, store
 
@@ -22,8 +23,8 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000
        "prefixes": (5, 20), "n": 20, "long": 1200, "longest": 3600, "rates": 4}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "vectors": (1, 20),
          "prefixes": (1,), "n": 20, "long": 2, "longest": 3, "rates": 1}  # fmt: skip
-CODE = ("bench/soft", "bench/full_jobs", "bench/full_values", "bench/lora_jobs", "bench/methods",
-        "methods/lora", "methods/soft_prompts/modules")  # fmt: skip
+CODE = ("bench/soft", "bench/answers", "bench/full_jobs", "bench/full_values", "bench/lora_jobs",
+        "bench/methods", "methods/lora", "methods/soft_prompts/modules")  # fmt: skip
 
 
 def main(argv):
@@ -169,7 +170,7 @@ def tune(arm, rate, seed, asked):
     run = trained(model, rows, unseen, tokenizer, rate, seed, asked, steps)
     if not run:
         return {"right": 0.0, "loss": None, "diverged": True}
-    right = bench_methods._exact(model, tokenizer, unseen, {"task": "tickets"}).exact
+    right = scored(model, tokenizer, "tickets", unseen).exact
     return {"right": right, "loss": last_loss(run), "diverged": False}
 
 
