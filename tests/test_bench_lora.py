@@ -556,7 +556,7 @@ def test_the_figure_names_its_points_and_its_finding(world, monkeypatch):
     assert titles[0].startswith("At equal scores LoRA forgets less") and "-0.020 nats [-0.020" in titles[0]
     assert titles[1].startswith("LoRA does not forget less") and "+0.303 nats" in titles[1]
     assert titles[2].startswith("Undecided") and "-0.097 nats [-0.3" in titles[2]
-    assert "base 3.50" in shown[0][1] and "full 80.0% 3.60" in shown[0][1]
+    assert "from 3.50" in shown[0][1] and "full 80.0% +0.10" in shown[0][1]
     assert " 0.0%" not in shown[0][1]  # a run that diverged has no place in it
 
 

@@ -153,9 +153,9 @@ def batch_table(found):
 
 
 def plot(found=None):
-    """Loss on plain English over the score on new phrasings, a point a run; a line of text without a record.
+    """Rise of the loss on plain English over the score on new phrasings, a point a run; text without a record.
 
-    Runs without one right answer are left out.
+    Runs with less than half of the best score are not drawn: they would press all others into a corner.
     """
     from labkit import plots
 
@@ -163,19 +163,25 @@ def plot(found=None):
     if not found:
         print(missing(NAME))
         return
-    fig, axes = plots.figure(
-        _finding(found), "exact match on new phrasings (%)", "loss on plain English (nats per token)"
-    )
-    said = []
-    for (method, name), marker, colour in zip(NAMES.items(), "os", plots.COLOURS[:2], strict=True):
-        runs = [run for rates in found["forget"][method].values() for run in rates if run["right"]]
-        points = sorted((100 * run["right"], run["general loss"]) for run in runs)
-        axes.plot(*zip(*points, strict=True), marker, color=colour, label=name)
-        said.append(f"{name} " + ", ".join(f"{score:.1f}% {loss:.2f}" for score, loss in points))
     base = mean(found["rebase"]["change"]["changed base"]["general loss before"])
-    axes.axhline(base, color="grey", linewidth=1, linestyle=":", label="the base")
+    runs = {method: [run for rates in found["forget"][method].values() for run in rates] for method in NAMES}
+    least = max(run["right"] for each in runs.values() for run in each) / 2
+    fig, axes = plots.figure(
+        _finding(found), "exact match on new phrasings (%)", "rise of the loss on plain English (nats)"
+    )
+    said, left_out = [], 0
+    for (method, name), marker, colour in zip(NAMES.items(), "os", plots.COLOURS[:2], strict=True):
+        drawn = [run for run in runs[method] if run["right"] >= least and run["general loss"] is not None]
+        left_out += len(runs[method]) - len(drawn)
+        points = sorted((100 * run["right"], run["general loss"] - base) for run in drawn)
+        axes.plot(*zip(*points, strict=True), marker, color=colour, label=name, alpha=0.8)
+        said.append(f"{name} " + ", ".join(f"{score:.1f}% {rise:+.2f}" for score, rise in points))
+    axes.set_yscale("symlog", linthresh=0.01)  # from hundredths of a nat to several
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.legend(frameon=False)
-    plots.show(fig, f"Scatter plot of loss on plain English over score, base {base:.2f}: {'; '.join(said)}.")
+    rest = f" Not drawn: {left_out} runs with less than {least:.0%} right." if left_out else ""
+    plots.show(fig, f"Scatter plot of the rise of the loss on plain English over the score, from "
+                    f"{base:.2f}: {'; '.join(said)}.{rest}")  # fmt: skip
 
 
 FORGETS = {
