@@ -448,7 +448,8 @@ def measured(model, trained=True):
                   "English": perplexity(model, tokenizer, texts, progress=False).loss,
                   "probe": probe_accuracy(model, tokenizer, questions, progress=False).exact}
     if trained:
-        values["exact"] = score(model, tokenizer, test, max_new_tokens=numbers.answer, progress=False).exact
+        values["exact"] = score(model, tokenizer, test, max_new_tokens=numbers.answer, batch_size=250,
+                                progress=False).exact
     return {name: value if math.isfinite(value) else math.inf for name, value in values.items()}
 
 
