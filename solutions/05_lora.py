@@ -347,8 +347,8 @@ for name, run in runs.items():
     print(f"{name}: the loss fell by more than half:", ends[name] < 0.5 * run.losses[0])
 
 # %% [markdown]
-# One seed and few rows: this shows that both learn, not which is better. The records below have three seeds,
-# 5,000 rows, and a learning rate tuned for each.
+# One seed and few rows: this shows that both learn, not which is better. The record of methods below has
+# three seeds, 5,000 rows, and a learning rate tuned for each.
 #
 # ## The same run as the field writes it
 #
@@ -381,10 +381,10 @@ print(f"fit: {scores['LoRA'].exact:.1%} exact after {runs['LoRA'].seconds:.0f} s
 # %% [markdown]
 # ## Is the update low-rank?
 #
-# LoRA assumes that the change which finetuning needs is of low rank. You have just trained every weight, so
-# look: subtract, and take the **singular values** of the difference. A matrix is a sum of rank-1 matrices;
-# the singular values are their sizes, the largest first. For comparison, shuffle the entries of the same
-# change: same numbers, no structure.
+# LoRA assumes that some change of low rank is enough. Is the one that full finetuning makes of low rank? You
+# have just trained every weight, so look: subtract, and take the **singular values** of the difference. A
+# matrix is a sum of rank-1 matrices; the singular values are their sizes, the largest first. For comparison,
+# shuffle the entries of the same change: same numbers, no structure.
 
 # %%
 start = base.state_dict()
@@ -454,6 +454,10 @@ for name, cut in {
 
 # %% tags=["recorded"]
 Markdown("\n".join(lora_report.low_rank_table()))
+
+# %% [markdown]
+# This cuts the change that full finetuning happened to make. That some change of low rank does the job is
+# another claim: train it as one, and the records below say what ranks 1 and 16 reach.
 
 # %% [markdown]
 # ## Exercise 05.4: the nearest matrix of a rank
@@ -587,7 +591,7 @@ for name, found in kin.items():
 shown = [name for name in ("full", "lora-r1", "lora-r16", "lora-r256") if name in kin]
 if len(shown) == 4:
     times = kin["lora-r16"]["rate"] / kin["full"]["rate"]
-    title = f"LoRA r=16 wants {times:.2g} times the learning rate of full finetuning"
+    title = f"On this grid LoRA r=16 is best at {times:.2g} times the learning rate of full finetuning"
     fig, axes = plots.figure(title, "learning rate", "exact on rows that choose the rate (%)")
     styles = zip(("o-", "s--", "^-.", "D:"), plots.COLOURS, strict=False)
     for name, (style, colour) in zip(shown, styles, strict=False):
@@ -619,7 +623,9 @@ Markdown("\n".join(lora_report.batch_table()))
 
 # %% [markdown]
 # **DoRA** splits W into lengths and directions, in peft one length for each output row, and adapts the
-# directions by LoRA. It trains little more; whether it scores more, claim lora-dora says.
+# directions by LoRA. It trains little more; whether it scores more, claim lora-dora says. One seed chose the
+# rates: where two are nearly equal in the sweep above, another seed may choose the other, and the score moves
+# with it.
 #
 # ## What is forgotten
 #
@@ -655,8 +661,9 @@ print("and not the base's:", bool((apart - logits["base"]).abs().max() > 1e-2))
 merged = None
 
 # %% [markdown]
-# The extra products are few, but each is one more kernel to launch. What that costs, when a call is bound by
-# launches and when by arithmetic (claim lora-merge):
+# The extra products are few, but each is more kernels to launch and more passes over memory. What does that
+# cost where a kernel has little to do, and where it has much (claim lora-merge)? The claim's band asks only
+# whether unmerged is slower; how much slower, read here:
 
 # %% tags=["recorded"]
 Markdown("\n".join(lora_report.merge_table()))
@@ -810,14 +817,15 @@ for name, setting in settings.items():
 
 # %% tags=["nbval-check-output"]
 forward = 30 * 2 * 2 * 512 * 576                     # layers, products, operations, tokens to look at, width
-attention = forward + 2.5 * forward                  # backward is 2.5 times that: one product is made again
+attention = forward + 2.5 * forward                  # backward: 2, and 0.5 if scores are made again (flash)
 for name, more in (("products with weights", 0), ("and attention", attention)):
     operations = [6 * base_weights + more, 4 * base_weights + 6 * trained + more]
     print(f"{name}: LoRA needs {operations[1] / operations[0]:.2f} of full finetuning's operations")
 
 # %% [markdown]
-# Two thirds is said; it is nearer to three quarters (claim lora-flops). The small products are kernels of
-# their own, so with small batches on a GPU LoRA may well be slower (claim lora-speed):
+# Two thirds is said; it is nearer to three quarters (claim lora-flops, whose band of 0.63 to 0.75 still
+# counts that as two thirds). And operations are not time: the small products, and the passes that scale and
+# add, are kernels and memory traffic of their own (claim lora-speed):
 
 # %% tags=["recorded"]
 Markdown("\n".join(lora_report.speed_table()))
@@ -853,7 +861,7 @@ claims("05")
 # - r (in + out) weights a layer; look at the shapes, k and v may be narrower than q.
 # - Tune the learning rate for each rank and scaling, and do not take over that of full finetuning.
 # - LoRA saves gradients and optimizer states. With adapters on all layers it saves few activations or none,
-#   and about a quarter of the operations.
+#   and about a quarter of the operations, which need not be time.
 # - Merge for speed, once, into the base it was trained on; keep adapters apart to swap them.
 #
 # **Read:** Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models* (2021), section 4. Kalajdzievski,

@@ -8,6 +8,7 @@ from labkit.records import judge, ledger, stats, store
 
 NAME = "lora"
 NAMES = {"full": "full", "lora-r16": "LoRA r=16"}
+LOADS = {"launch-bound": "little work a kernel", "compute-bound": "much work a kernel"}
 BASES = {
     "own base": "the base it was trained on",
     "slightly changed base": "slightly changed base",
@@ -32,14 +33,15 @@ def low_rank_table(found):
             for rank in low["energy"]["full"]]  # fmt: skip
     whole = low["validation"]["whole"]
     rows.append(["all", "100.0%", _percent(whole), "100.0%", ""])
-    test = ", ".join(f"{name} {_percent(shares)}" for name, shares in low["test"].items())
+    test = "; ".join(f"{name}: {_percent(shares)}" for name, shares in low["test"].items())
     return [
         *table("rank kept|energy|exact match, validation|energy, shuffled|exact match, shuffled", rows),
         "",
         f"Full finetuning, {_budget(found)}, mean of {_seeds(whole)}. The update of every linear layer is "
         "cut by itself; what the embedding and the norms learned stays whole, and is all that rank 0 leaves. "
-        "Energy: share of the squared norm that is kept, mean of the layers. "
-        f"Exact match on test rows: {test}.",
+        "Energy: share of the squared norm that is kept, mean of the layers. Shuffled, the change is worth "
+        "nothing at any rank (all of it was not scored): its energies are what to compare. Validation rows "
+        f"have phrasings of the training rows, test rows new ones: {test}.",
     ]
 
 
@@ -51,13 +53,17 @@ def merge_table(found):
         rows, tokens = asked["calls"][what][0]
         cells = [f"{1e3 * median(times[name]):.2f} ms" for name in ("base", "merged", "unmerged")]
         ratios = [_interval(found[f"{name} time"][what], ".3f") for name in ("merged", "unmerged")]
-        out.append([f"{what}, {rows} x {tokens:,} tokens", *cells, *ratios])
+        out.append([f"{LOADS[what]}, {rows} x {tokens:,} tokens", *cells, *ratios])
     return [
         *table("forward pass, bf16|base|merged|unmerged|merged over base|unmerged over base", out),
         "",
-        f"One adapter, LoRA r=16 on all linear layers, eager; medians of {asked['repeats']} repeats in "
-        "turns, ratios within each repeat (95% intervals). Logits of merged and unmerged, on the positions "
-        f"of {asked['prompts']} rows: {'; '.join(_logits(found, dtype) for dtype in found['logits'])}.",
+        "One adapter, LoRA r=16 on all linear layers, eager; times are medians of "
+        f"{asked['repeats']} repeats in turns, ratios the means of those within each repeat (95% intervals). "
+        "Logits of merged and "
+        f"unmerged, on the positions of {asked['prompts']} rows: "
+        f"{'; '.join(_logits(found, dtype) for dtype in found['logits'])}. Merged before it is rounded to "
+        "bf16, so part of that difference is bf16 arithmetic itself, merged or not. **To be measured "
+        "again:** this run formed B A in TF32, whose rounding is as large as the difference in fp32.",
     ]
 
 
@@ -81,7 +87,8 @@ def speed_table(found):
     return [
         *table("tokens a step|loop|full, tokens/s|LoRA r=16, tokens/s|LoRA over full", out),
         "",
-        f"Medians of {_count(asked['timings'], 'run')} each, the card to itself, start-up not counted. "
+        f"Medians of {_count(asked['timings'], 'run')} each, means of their ratios, the card to itself, "
+        "start-up not counted. "
         f"FLOPs of a step of {asked['batch']} x {asked['length']} tokens: full {counted['full']:.3g}, LoRA "
         f"{counted['lora-r16']:.3g}, ratio {found['FLOPs ratio']:.3f}. Counted are matrix products and "
         "attention of the forward and backward pass, every position through the head. Brackets: 95% interval "
@@ -103,11 +110,12 @@ def forget_table(found):
                    for end in ("worst", "best"))  # fmt: skip
     seeds = _seeds(found["settings"]["seeds"])
     return [
-        *table("method|learning rate|exact match, new phrasings|general loss|probe", out),
+        *table("method|learning rate|exact match, held-out training phrasings|general loss|probe", out),
         "",
         f"{_budget(found).capitalize()}, mean of {seeds}. General loss: nats per token of plain English. "
         "LoRA's lowest loss at a score or above it, minus full's, over the scores that both reach, by seed: "
-        f"at most {most}; at least {least}.",
+        f"at most {most}; at least {least}. Between two of its runs a method is charged the loss of the one "
+        "that scores higher, so the coarse rates are in these numbers, too.",
     ]
 
 
@@ -126,8 +134,9 @@ def rebase_table(found):
         *table("a LoRA adapter on|exact match, test|weights moved|general loss of that base", out),
         "",
         f"{_budget(found).capitalize()}, mean of {_seeds(test['own base'])}. Changed: every weight trained "
-        f"on plain text for {asked['steps']} steps at 1e-4; slightly: {asked['weaker']} steps. Weights "
-        "moved: norm of the change over the norm of all weights.",
+        "on the course's own texts (handbook, replies, questions; 0.26 million tokens) for "
+        f"{asked['steps']} steps at 1e-4, which costs it plain English; slightly: {asked['weaker']} steps. "
+        "Weights moved: norm of the change over the norm of all weights.",
     ]
 
 
@@ -153,7 +162,7 @@ def batch_table(found):
 
 
 def plot(found=None):
-    """Rise of the loss on plain English over the score on new phrasings, a point a run; text without a record.
+    """Rise of the loss on plain English over the score, a point a run; a line of text without a record.
 
     Runs with less than half of the best score are not drawn: they would press all others into a corner.
     """
@@ -167,7 +176,8 @@ def plot(found=None):
     runs = {method: [run for rates in found["forget"][method].values() for run in rates] for method in NAMES}
     least = max(run["right"] for each in runs.values() for run in each) / 2
     fig, axes = plots.figure(
-        _finding(found), "exact match on new phrasings (%)", "rise of the loss on plain English (nats)"
+        _finding(found), "exact match on held-out training phrasings (%)",
+        "rise of the loss on plain English (nats)",
     )
     said, left_out = [], 0
     for (method, name), marker, colour in zip(NAMES.items(), "os", plots.COLOURS[:2], strict=True):
@@ -186,7 +196,7 @@ def plot(found=None):
 
 FORGETS = {
     "reproduced": "At equal scores LoRA forgets less than full finetuning",
-    "contradicted here": "LoRA does not forget less than full finetuning at all equal scores",
+    "contradicted here": "LoRA does not forget less than full finetuning at every equal score",
     "undecided": "Undecided: does LoRA forget less than full finetuning at equal scores?",
 }
 
