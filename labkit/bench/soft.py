@@ -44,10 +44,10 @@ def main(argv):
     tried = sweep(asked, run, bench_methods.EXTENSIONS if profile == "gpu" else 0)
     best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     found = run(names(asked, best))
-    values, scored = summary(found, tried, asked), scores(found, asked)
+    values = summary(found, tried, asked)
     swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
     jobs.finish(NAME, soft_report.lines(values), [*found.values(), *swept],
-                values=values, digest=digest, scores=scored)  # fmt: skip
+                values=values, digest=digest, scores=scores(found, asked))  # fmt: skip
     return 0
 
 
