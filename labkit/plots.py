@@ -14,7 +14,7 @@ def figure(title, xlabel="", ylabel=""):
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(figsize=SIZE, dpi=100, layout="constrained")
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title(title, fontsize=11, loc="left", wrap=True)  # numbers in it may be long
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     axes.spines[["top", "right"]].set_visible(False)
