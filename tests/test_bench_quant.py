@@ -13,6 +13,7 @@ from labkit.bench import jobs, quant, quant_report, quant_time, quant_train, qua
 from labkit.bench import main as bench_main
 from labkit.errors import LabkitError
 from labkit.methods import quantize as Q
+from labkit.methods.quantize import formats
 from labkit.records import judge, ledger, store
 
 CLAIMS = [claim for claim in ledger.ledger() if claim["id"].startswith("quant-")]
@@ -29,7 +30,7 @@ def small(monkeypatch, tiny):
     some = ("bf16", "nf4 64", "int4 asym 32", "int3", "int2")
     monkeypatch.setenv("LABKIT_PROFILE", "smoke")
     monkeypatch.setattr("labkit.load_model", tiny, raising=False)
-    monkeypatch.setattr(Q.formats, "FORMATS", {name: Q.FORMATS[name] for name in some})
+    monkeypatch.setattr(formats, "FORMATS", {name: Q.FORMATS[name] for name in some})
     monkeypatch.setattr("labkit.load", few_rows, raising=False)
     monkeypatch.setattr("labkit.tasks.general.passages", lambda: ["The kettle sang. Nobody moved."] * 3)
 
