@@ -39,8 +39,8 @@ def low_rank_table(found):
         "",
         f"Full finetuning, {_budget(found)}, mean of {_seeds(whole)}. The update of every linear layer is "
         "cut by itself; what the embedding and the norms learned stays whole, and is all that rank 0 leaves. "
-        "Energy: share of the squared norm that is kept, mean of the layers. Shuffled, the change is worth "
-        "nothing at any rank (all of it was not scored): its energies are what to compare. Validation rows "
+        "Energy: share of the squared norm that is kept, mean of the layers. Of the shuffled change only "
+        "cuts were scored; where none scores anything, compare the energies. Validation rows "
         f"have phrasings of the training rows, test rows new ones: {test}.",
     ]
 
@@ -63,7 +63,8 @@ def merge_table(found):
         f"unmerged, on the positions of {asked['prompts']} rows: "
         f"{'; '.join(_logits(found, dtype) for dtype in found['logits'])}. Merged before it is rounded to "
         "bf16, so part of that difference is bf16 arithmetic itself, merged or not. **To be measured "
-        "again:** this run formed B A in TF32, whose rounding is as large as the difference in fp32.",
+        "again:** this run formed B A in TF32, whose rounding may be all of the difference in fp32, so claim "
+        "lora-merge has no verdict yet.",
     ]
 
 
@@ -135,8 +136,8 @@ def rebase_table(found):
         "",
         f"{_budget(found).capitalize()}, mean of {_seeds(test['own base'])}. Changed: every weight trained "
         "on the course's own texts (handbook, replies, questions; 0.26 million tokens) for "
-        f"{asked['steps']} steps at 1e-4, which costs it plain English; slightly: {asked['weaker']} steps. "
-        "Weights moved: norm of the change over the norm of all weights.",
+        f"{asked['steps']} steps at 1e-4, not on plain English, whose loss is the last column; slightly: "
+        f"{asked['weaker']} steps. Weights moved: norm of the change over the norm of all weights.",
     ]
 
 
