@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft.tuners.lora import LoraModel
 
 from labkit import methods, tasks
 from labkit.bench import jobs, lora, lora_jobs, lora_report, lora_time, lora_values, markdown
@@ -70,7 +71,8 @@ def pretended(name, best):
         times = {"base": base, "merged": base, "unmerged": [2 * one for one in base]}
         logits = {dtype: {"largest logit difference": apart, "largest logit": 50.0, "same next token": same}
                   for dtype, apart, same in (("fp32", 1.2e-4, 1.0), ("bf16", 0.5, 0.99))}  # fmt: skip
-        return {"logits": logits, "times": dict.fromkeys(("launch-bound", "compute-bound"), times)}
+        return {"logits": logits, "rounding": {"largest logit difference": 0.4, "largest logit": 50.0},
+                "times": dict.fromkeys(("launch-bound", "compute-bound"), times)}  # fmt: skip
     if kind == "speed":
         speed = {"full": 100.0, "lora-r16": 150.0 if rest[0] == "large" else 50.0}[rest[2]]
         speed *= 1 + int(rest[3]) / 100 * (rest[2] != "full")
@@ -452,6 +454,9 @@ def test_the_job_of_merging_times_three_models_alike_in_two_regimes(small, monke
         return real(models, *rest)
 
     monkeypatch.setattr(lora_time, "turns", turns)
+    precision, merging = [], LoraModel.merge_and_unload
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self: (
+        precision.append(torch.get_float32_matmul_precision()), merging(self))[1])  # fmt: skip
     found = lora.job("merge_0.003_0")
     assert alike == {(torch.bfloat16, False)}
     for times in found["times"].values():
@@ -459,7 +464,8 @@ def test_the_job_of_merging_times_three_models_alike_in_two_regimes(small, monke
         assert all(len(each) == 2 and min(each) > 0 for each in times.values())
     apart = {dtype: one["largest logit difference"] for dtype, one in found["logits"].items()}
     assert apart["fp32"] < 1e-4 and apart["fp32"] < apart["bf16"]
-    assert torch.get_float32_matmul_precision() == "highest"
+    assert apart["fp32"] < found["rounding"]["largest logit difference"]
+    assert precision == ["highest"]  # B A is a product of the merge, too
 
 
 def test_models_take_turns_and_none_is_always_the_first(monkeypatch, tiny):
@@ -538,6 +544,7 @@ def test_tables_say_what_was_counted_and_over_how_many_seeds(world):
     cells = "10.10 ms | 10.10 ms | 20.20 ms | 1.000 [1.000, 1.000] | 2.000 [2.000, 2.000] |"
     assert f"| little work a kernel, 1 x 16 tokens | {cells}" in text
     assert "in fp32 they differ by 2.4e-06 of the largest (50) at most, and agree" in text
+    assert "alone moves the merged model's by 8.0e-03" in text
     assert "| 100 | 152 | 1.51 [1.48, 1.55] |" in text
     assert "Medians of 3 runs each, means of their ratios" in text
     assert "| LoRA r=16 | 0.03 | 0.0% | diverged |  |" in text

@@ -7,7 +7,8 @@ Arguments are parts of a job's name, so text; `asked` is `lora.settings()`.
 def merge(rate, seed, asked):
     """What merging a trained adapter changes: logits, and seconds of a forward pass in bf16.
 
-    Merged in fp32. Logits are compared in fp32, and once all weights are rounded to bf16.
+    Merged in fp32. Logits are compared in fp32, and once all weights are rounded to bf16; beside that stands
+    what bf16 alone does to the merged model.
 
     Launch-bound is a forward of one short prompt, where each kernel is done before the next is launched;
     compute-bound one of many long rows. Only the last position goes through the head, as in generation.
@@ -23,16 +24,18 @@ def merge(rate, seed, asked):
     data, tokenizer = load("tickets"), load_tokenizer()
     unmerged = methods.find("lora-r16").prepare(int(seed))
     fitted(unmerged, data["train"], tokenizer, rate, seed, asked)
+    # No TF32: rounding to it would be seen as a difference, that of the product B A most of all.
+    torch.set_float32_matmul_precision("highest")
     merged = copy.deepcopy(unmerged).merge_and_unload()
     rows = data["test"].select(range(asked["prompts"]))
-    torch.set_float32_matmul_precision("highest")  # no TF32: rounding to it would be seen as a difference
     found = {"fp32": differences(unmerged, merged, tokenizer, rows)}
+    rounding = differences(merged, copy.deepcopy(merged).to(torch.bfloat16), tokenizer, rows)
     models = {"base": load_model(), "merged": merged, "unmerged": unmerged}
     # Frozen alike: on some CPUs a weight that wants a gradient takes another way through a product.
     models = {name: model.to(torch.bfloat16).eval().requires_grad_(False) for name, model in models.items()}
     found["bf16"] = differences(models["unmerged"], models["merged"], tokenizer, rows)
     times = {what: turns(models, *shape, asked["repeats"]) for what, shape in asked["calls"].items()}
-    return {"logits": found, "times": times}
+    return {"logits": found, "rounding": rounding, "times": times}
 
 
 def differences(one, other, tokenizer, rows):

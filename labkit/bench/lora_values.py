@@ -63,6 +63,7 @@ def _merging(one):
              for name in ("merged", "unmerged")}  # fmt: skip
     return {
         "logits": logits,
+        "rounding to bf16": one["rounding"]["largest logit difference"] / one["rounding"]["largest logit"],
         "relative logit difference": {dtype: found["largest logit difference"] / found["largest logit"]
                                       for dtype, found in logits.items()},
         "merged time": ratio["merged"],

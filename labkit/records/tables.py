@@ -23,7 +23,7 @@ SYLLABUS = (
 )
 # Lessons that stand but whose run on a GPU is still to be recorded; the syllabus says so.
 WAITING = (
-    "03_data", "04_full_finetuning", "05_lora", "07_adapters", "08_soft_prompts", "09_preferences",
+    "03_data", "04_full_finetuning", "07_adapters", "08_soft_prompts", "09_preferences",
     "10_merging", "13_prompt_rag_or_finetune",
 )  # fmt: skip
 
