@@ -581,7 +581,8 @@ Markdown("\n".join(full_report.forget_table()))
 
 # %% [markdown]
 # Forgetting is cheap to measure and easy to miss: the task score does not show it. What people try against
-# it: a lower rate, fewer steps, general text among the rows, fewer trained weights (lesson 05 measures that).
+# it: a lower rate, fewer steps, general text among the rows, fewer trained weights (often said; lesson 05
+# measures it for LoRA).
 #
 # ## Exercise 04.4: choose, then report
 #

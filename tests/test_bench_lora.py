@@ -544,7 +544,7 @@ def test_tables_say_what_was_counted_and_over_how_many_seeds(world):
     cells = "10.10 ms | 10.10 ms | 20.20 ms | 1.000 [1.000, 1.000] | 2.000 [2.000, 2.000] |"
     assert f"| little work a kernel, 1 x 16 tokens | {cells}" in text
     assert "in fp32 they differ by 2.4e-06 of the largest (50) at most, and agree" in text
-    assert "alone moves the merged model's by 8.0e-03" in text
+    assert "moves the merged model's own logits by 8.0e-03" in text
     assert "| 100 | 152 | 1.51 [1.48, 1.55] |" in text
     assert "Medians of 3 runs each, means of their ratios" in text
     assert "| LoRA r=16 | 0.03 | 0.0% | diverged |  |" in text
@@ -588,3 +588,17 @@ def test_every_score_is_kept_row_by_row_for_each_seed(world):
     assert set(whole["scores"]) == low | set(lora_report.BASES)
     assert {score["split"] for score in whole["scores"].values()} == {"test"}
     assert all(len(score["rows"]) == 3 for score in whole["scores"].values())
+
+
+def test_a_rate_is_called_beaten_only_where_it_is_in_every_seed_by_score_and_loss():
+    def runs(*pairs):
+        return [{"seed": seed, "right": right, "general loss": loss}
+                for seed, (right, loss) in enumerate(pairs)]  # fmt: skip
+
+    points = {"full": {"0.1": runs((0.9, 3.0), (0.9, 3.0))},
+              "lora-r16": {"0.1": runs((0.8, 3.1), (0.8, 3.1)),  # beaten
+                           "0.2": runs((0.8, 3.1), (0.95, 3.1)),  # scores more in one seed
+                           "0.3": runs((0.8, 3.1), (0.8, 2.9)),  # forgets less in one seed
+                           "0.4": runs((0.0, None), (0.0, None))}}  # diverged
+    said = lora_report._beaten(points)
+    assert said.endswith("in every seed, than full at no rate; LoRA r=16 at 0.1, 0.4")

@@ -40,7 +40,8 @@ def low_rank_table(found):
         f"Full finetuning, {_budget(found)}, mean of {_seeds(whole)}. The update of every linear layer is "
         "cut by itself; what the embedding and the norms learned stays whole, and is all that rank 0 leaves. "
         "Energy: share of the squared norm that is kept, mean of the layers. Of the shuffled change only "
-        "cuts were scored; where none scores anything, compare the energies. Validation rows "
+        "cuts were scored; where none scores anything, shuffling alone may have done that: compare the "
+        "energies, not the scores. Validation rows "
         f"have phrasings of the training rows, test rows new ones: {test}.",
     ]
 
@@ -62,7 +63,9 @@ def merge_table(found):
         "Logits of merged and "
         f"unmerged, on the positions of {asked['prompts']} rows: "
         f"{'; '.join(_logits(found, dtype) for dtype in found['logits'])}. Merged before it is rounded to "
-        f"bf16, whose arithmetic alone moves the merged model's by {found['rounding to bf16']:.1e}.",
+        f"bf16, which moves the merged model's own logits by {found['rounding to bf16']:.1e}: its weights "
+        "are rounded, and all its arithmetic. Unmerged, A and B are rounded to bf16 too, where peft would "
+        "keep fp32. A ratio far from that of the medians says that a busy host delayed some repeats.",
     ]
 
 
@@ -114,8 +117,28 @@ def forget_table(found):
         f"{_budget(found).capitalize()}, mean of {seeds}. General loss: nats per token of plain English. "
         "LoRA's lowest loss at a score or above it, minus full's, over the scores that both reach, by seed: "
         f"at most {most}; at least {least}. Between two of its runs a method is charged the loss of the one "
-        "that scores higher, so the coarse rates are in these numbers, too.",
+        "that scores higher, so the coarse rates are in these numbers, too, most of all where scores jump. "
+        f"Free of that: {_beaten(found['forget'])}.",
     ]
+
+
+def _beaten(points):
+    """In words: the rates of each method at which some rate of the other beat it in every seed."""
+    said = []
+    for method, other in (("full", "lora-r16"), ("lora-r16", "full")):
+        lost = [rate for rate, runs in sorted(points[method].items(), key=lambda pair: float(pair[0]))
+                if any(all(map(_beats, best, runs)) for best in points[other].values())]  # fmt: skip
+        said.append(f"{NAMES[method]} at {', '.join(lost) or 'no rate'}")
+    return "some run of the other method scored more and forgot less, in every seed, than " + "; ".join(said)
+
+
+def _beats(best, run):
+    """Did the run `best` score more than `run`, and forget less? One that diverged forgot everything."""
+    if best["seed"] != run["seed"] or best["general loss"] is None:
+        return False
+    return best["right"] > run["right"] and (
+        run["general loss"] is None or best["general loss"] < run["general loss"]
+    )
 
 
 @measured(NAME)

@@ -11,7 +11,8 @@ def merge(rate, seed, asked):
     what bf16 alone does to the merged model.
 
     Launch-bound is a forward of one short prompt, where each kernel is done before the next is launched;
-    compute-bound one of many long rows. Only the last position goes through the head, as in generation.
+    compute-bound one of many long rows, so that kernels have much work each (a model this narrow is bound by
+    memory traffic even then). Only the last position goes through the head, as in generation.
     Base, merged and unmerged take turns in every repeat, the first of them another each time.
     """
     import copy

@@ -133,9 +133,11 @@ def matched(full, lora):
     Is that fair? A method that was run at few rates is charged, between two of its scores, the loss of the
     higher one. So at full's own scores the difference is against LoRA, and at LoRA's own for it: the
     largest is the worst for LoRA by its rates' coarseness too, the smallest the best by full's. Both methods
-    have five rates in steps of 3 around their best, so neither is coarser. If both ends of the range have one
-    sign, the rates decide nothing. Scores are shares of 600 rows whose 61 phrasings were kept from training:
-    near the upper end a few points of score are noise, and can be much loss.
+    have five rates in steps of 3 around their best, but where scores of neighbours lie far apart, as where
+    the higher rates of a method break it, its front is the coarser. If both ends of the range have one sign,
+    the rates decide nothing; else see which runs beat runs of the other method in score and loss both.
+    Scores are shares of 600 rows whose 61 phrasings were kept from training: near the upper end a few points
+    of score are noise, and can be much loss.
 
     Raises LabkitError where the fronts have no score in common.
     """

@@ -150,9 +150,9 @@ def overall(verdicts):
 def enough(band, found):
     """(times as many phrasings, seeds) at which the interval would leave the band's edge, if the mean stayed.
 
-    None where it would take more than `FAR` times either: the mean lies on the edge. More rows help only by
-    new phrasings; more seeds only against the spread of seeds. Phrasings alone are preferred, as they are
-    cheapest; then seeds alone.
+    None where it would take more than `FAR` times either: the mean lies on the edge or near it. More rows
+    help only by new phrasings; more seeds only against the spread of seeds. Phrasings alone are preferred, as
+    they are cheapest; then seeds alone.
     """
     floor = max(band.get("at_least", -np.inf), band.get("above", -np.inf))
     ceiling = min(band.get("at_most", np.inf), band.get("below", np.inf))
@@ -189,8 +189,9 @@ def _what_decides(band, found):
         return "its interval reaches over the band's edge"
     needed, what = enough(band, found), band.get("of", "seeds")
     if needed is None:
-        more = "rows or seeds" if found.rows and found.seeds_reach else "rows" if found.rows else what
-        return f"the mean lies on the band's edge: no number of {more} is likely to decide"
+        rows, seeds = f"{FAR} times the phrasings", f"{FAR} {what}"
+        more = f"{rows} or {seeds}" if found.rows and found.seeds_reach else rows if found.rows else seeds
+        return f"the mean lies on the band's edge or near it: even {more} would not decide"
     times, seeds = needed
     wanted, here = [], []
     if times > 1 or seeds == len(found.each):

@@ -215,7 +215,7 @@ def decides(case):
     values = {what: given.get(what) for what in ("rows", "seeds")}
     if None in wanted:
         named = [what for what, value in values.items() if value is not None]
-        why = "the mean lies on the band's edge, or there is none: give None (null in the file)"
+        why = "the mean lies on the band's edge or near it, or there is none: give None (null in the file)"
         return f"no number of {named[0]} is likely to, {why}" if named else ""
     least = numbers.Needed(*map(max, zip(*wanted, strict=True)))
     return numbers.unfit(values, least, case.course, where)
