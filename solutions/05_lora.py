@@ -187,7 +187,7 @@ print(f"{trained:,} trained weights, {trained / base_weights:.1%} of the base's 
 #
 # B is 0, so B A is 0, and step 0 computes what the base computes. Why not let both be 0? Look at the
 # gradients. With G the gradient of the loss with respect to the output, that of B is s · G (A x)ᵀ and that of
-# A is s · Bᵀ G xᵀ. Each passes through the other.
+# A is s · Bᵀ G xᵀ. Each contains the other matrix.
 
 # %% tags=["nbval-check-output"]
 seed_everything(SEED)
@@ -349,7 +349,8 @@ for name, run in runs.items():
 # %% [markdown]
 # One seed and few rows: this shows that both learn, not which is better. The record of methods below has
 # three seeds, 5,000 rows, and a learning rate tuned for each. Do not compare the two peaks that `fit`
-# printed: the fully finetuned model was still in memory when LoRA trained.
+# printed: the fully finetuned model was still in memory when LoRA trained. A loss near 0 beside answers that
+# are wrong is no contradiction: the training rows are known by heart, the test messages have new phrasings.
 #
 # ## The same run as the field writes it
 #
@@ -428,8 +429,8 @@ print("what cutting to rank 16 loses is the rest:", abs(lost - (1 - first)) < 1e
 # tail follows. Whether the tail matters is another question, and one that only a score can answer. So cut
 # every layer's update to rank 16, the nearest matrix of that rank, and score the model again. Embedding and
 # norms keep their whole change: rank 0 says what they reach alone. The shuffled update is cut the same way,
-# but its score says little: shuffled, a change is noise, cut or whole. What shuffling is good for is the
-# comparison of shares above.
+# but its score says little: a shuffled change is noise whether you cut it or not (the ledger's second line,
+# that it loses, any noise would meet). What shuffling is good for is the comparison of shares above.
 
 # %% tags=["gpu"]
 # %%gpu
@@ -452,7 +453,10 @@ for name, cut in {
     print(f"{name:<18}{found.exact:.1%} exact")
 
 # %% [markdown]
-# The recorded run has three seeds and six ranks (claim lora-lowrank):
+# The recorded run has three seeds and six ranks (claim lora-lowrank). From here on three kinds of rows are
+# scored, and their numbers do not compare: *test* rows have phrasings that no training saw; *validation* rows
+# are new, but in the phrasings of training, and nearly all right; *held-out phrasings* are a fifth of the
+# training's, kept from a training of its own: by them a learning rate is chosen.
 
 # %% tags=["recorded"]
 Markdown("\n".join(lora_report.low_rank_table()))
@@ -465,6 +469,9 @@ Markdown("\n".join(lora_report.low_rank_table()))
 # ## Exercise 05.4: the nearest matrix of a rank
 #
 # {{exercise:05.4}}
+#
+# Nearest: with the smallest sum of squared differences. By the theorem of Eckart and Young that is the sum
+# of the first terms, those with the largest singular values.
 #
 # {{hint:05.4}}
 
@@ -571,9 +578,11 @@ check("05.5", same_scaling)
 # ## Rank, targets and learning rate: the record
 #
 # Everything in this section is recorded, on a GPU. Each method was swept over learning rates, 3 times apart
-# and with one seed, further out where the best was at an end. It is peft's LoRA, with alpha = 2r unless the
-# name says otherwise: `a32` is alpha = 32 at every rank, `rslora` has alpha = 8. `qv`, `attn` and `mlp` say
-# which layers have an adapter; without, all linear ones have.
+# and with one seed; where the best was the lowest or the highest, further ones were tried. It is peft's LoRA,
+# with alpha = 2r unless the name says otherwise: `a32` is alpha = 32 at every rank, as r=16 has it, and
+# `rslora` has alpha = 8, with √16 = 4 the same scaling at r=16. `qv`, `attn` and `mlp` say which layers have
+# an adapter; without, all linear ones have. *General loss* is the loss on plain English, and the *probe* the
+# share of right answers to questions about the world (25% by chance): what was forgotten, see below.
 
 # %% tags=["recorded"]
 whole = store.read("methods_tickets")
@@ -616,8 +625,11 @@ print(lora_report.gap("lora-r16", "lora-r1"))
 # %% [markdown]
 # Where one method's scores differ more over rates than methods do at their best, a comparison at one rate
 # says more about the rate than about the methods. And one seed is little to choose a rate by: the table of
-# what is forgotten, below, has three seeds at each rate. Look there whether LoRA's best rate still stands
-# alone.
+# what is forgotten, below, has three seeds at each rate: there 1e-3 and 3e-3 are level for LoRA.
+#
+# And is one rate right for all ranks? In this record alpha = 2r wants a lower one as r grows, down to full
+# finetuning's at r=256; with alpha = 32 at r=64 too (`lora-a32-r64`) it stays where r=16 has it. That is the
+# order that the first step above suggests.
 #
 # Does the best rate move with the batch (claim hp-lr)? Steps stay the same, so a larger batch sees more rows.
 # And these are rates at alpha = 2r: half the alpha wants a higher one.
@@ -626,16 +638,17 @@ print(lora_report.gap("lora-r16", "lora-r1"))
 Markdown("\n".join(lora_report.batch_table()))
 
 # %% [markdown]
-# **DoRA** splits W into lengths and directions, in peft one length for each output row, and adapts the
-# directions by LoRA. It trains little more; whether it scores more, claim lora-dora says. One seed chose the
-# rates: where two are nearly equal in the sweep above, another seed may choose the other, and the score moves
-# with it.
+# **DoRA** splits W into the length and the direction of each output row (peft's way of it), trains the
+# lengths, and adapts the directions by LoRA. It trains little more; whether it scores more, claim lora-dora
+# says. One seed chose the rates: where two are nearly equal in the sweep above, another seed may choose the
+# other, and the score moves with it.
 #
 # ## What is forgotten
 #
 # A model that learns tickets loses something elsewhere: the loss on plain English, which no method trained
 # on, rises. Less so with LoRA, as is often said? Both that loss and the score depend on the learning rate. So
-# compare at equal scores (claim lora-forget):
+# compare at equal scores (claim lora-forget). Each point is one seed at one rate. Right is better and low is
+# better: a point with one of the other method to its lower right is beaten, whatever rates lie between.
 
 # %% tags=["recorded"]
 lora_report.plot()
@@ -732,7 +745,7 @@ for name, folder in files.items():
           f"in 16 bits it would be {2 * trained / 1e6:.1f} MB, the base {2 * base_weights / 1e6:.0f} MB")
 
 # %% [markdown]
-# Load both onto a fresh base, and switch.
+# Load both onto a fresh base, and switch. So few steps on replies teach the shop's tone before its answers.
 
 # %%
 served = PeftModel.from_pretrained(load_model(), files["tickets"], adapter_name="tickets")
@@ -827,9 +840,10 @@ for name, more in (("products with weights", 0), ("and attention", attention)):
     print(f"{name}: LoRA needs {operations[1] / operations[0]:.2f} of full finetuning's operations")
 
 # %% [markdown]
-# Two thirds is said; it is nearer to three quarters (claim lora-flops, whose band of 0.63 to 0.75 still
-# counts that as two thirds). And operations are not time: the small products, and the passes that scale and
-# add, are kernels and memory traffic of their own (claim lora-speed):
+# "Two thirds" is what is said; counted, it is nearer to three quarters (claim lora-flops; its band, 0.63 to
+# 0.75, lets that pass). And operations are not time: the small products, and the passes that scale and
+# add, are kernels and memory traffic of their own (claim lora-speed). In the last column, below 1 means that
+# LoRA is the slower one:
 
 # %% tags=["recorded"]
 Markdown("\n".join(lora_report.speed_table()))
@@ -844,7 +858,7 @@ record(seed=SEED, full_exact=scores["full"].exact, lora_exact=scores["LoRA"].exa
 #
 # - LoRA matches full finetuning with a few percent of the weights (claim lora-match); 0.1% of them give 95%
 #   of its performance (lora-95): on q and v, r=2 is the largest rank below 0.1% here.
-# - The counts that go round (lora-rank), the formula (lora-formula) and the size of an adapter (lora-size).
+# - The counts often quoted (lora-rank), the formula (lora-formula) and the size of an adapter (lora-size).
 # - Finetuning updates are low-rank (lora-lowrank): scores after truncation, not shares of a norm.
 # - LoRA is sensitive to rank, and larger helps up to a point (lora-sensitive): each rank at the best of rates
 #   3 times apart.

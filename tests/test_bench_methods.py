@@ -13,6 +13,7 @@ from datasets import Dataset
 from labkit.bench import jobs, methods, methods_report
 from labkit.bench import main as bench_main
 from labkit.errors import LabkitError
+from labkit.paths import ROOT
 from labkit.records import ledger, stats, store
 
 SETTINGS = {"task": "tickets", "loading": {}, "steps": 1, "batch": 1, "length": 256, "seeds": [0],
@@ -750,3 +751,8 @@ def test_arguments_that_cannot_be_are_refused_with_the_usage(world, capsys, opti
     with pytest.raises(SystemExit):
         run(world, "--methods", "full", option, value)
     assert option in capsys.readouterr().err and world.started == []
+
+
+def test_the_methods_of_the_record_are_listed_in_the_code():
+    record = json.loads((ROOT / "data" / "measurements" / "methods_tickets.json").read_text())
+    assert sorted(record["values"]["methods"]) == sorted(methods_report.RECORDED)

@@ -118,18 +118,19 @@ def forget_table(found):
         "LoRA's lowest loss at a score or above it, minus full's, over the scores that both reach, by seed: "
         f"at most {most}; at least {least}. Between two of its runs a method is charged the loss of the one "
         "that scores higher, so the coarse rates are in these numbers, too, most of all where scores jump. "
-        f"Free of that: {_beaten(found['forget'])}.",
+        f"Whatever lies between: {_beaten(found['forget'])}: these were beaten in every seed by a "
+        "rate of the other method, which scored more and forgot less.",
     ]
 
 
 def _beaten(points):
-    """In words: the rates of each method at which some rate of the other beat it in every seed."""
+    """The rates of each method at which some rate of the other beat it in every seed, in words."""
     said = []
     for method, other in (("full", "lora-r16"), ("lora-r16", "full")):
         lost = [rate for rate, runs in sorted(points[method].items(), key=lambda pair: float(pair[0]))
                 if any(all(map(_beats, best, runs)) for best in points[other].values())]  # fmt: skip
         said.append(f"{NAMES[method]} at {', '.join(lost) or 'no rate'}")
-    return "some run of the other method scored more and forgot less, in every seed, than " + "; ".join(said)
+    return "; ".join(said)
 
 
 def _beats(best, run):

@@ -18,6 +18,13 @@ from labkit.records import ledger, store
 
 BUDGET = {"steps": 300, "batch": 8, "length": 512, "rows": None}
 SMOKE = {"steps": 2, "batch": 1, "length": 512, "rows": 4}
+# What methods_tickets measures: the ranks, targets, widths and lengths that lessons 05, 07 and 08 compare.
+RECORDED = (
+    "full", "partial-2", "partial-8", "lora-r1", "lora-r4", "lora-r16", "lora-r64", "lora-r256", "lora-qv-r2",
+    "lora-qv-r16", "lora-attn-r16", "lora-mlp-r16", "lora-a32-r64", "rslora-r64", "dora-r16", "qlora-r16",
+    "houlsby-w8", "houlsby-w64", "houlsby-w256", "biases", "norms", "ia3", "prompt-n100", "prefix-n100",
+    "ptuning-n100",
+)  # fmt: skip
 
 
 def options(argv):
@@ -52,7 +59,10 @@ def options(argv):
             setattr(found, name, value)
     if not found.job and not found.methods:
         there = ", ".join(methods.known())
-        raise LabkitError(f"name the methods, as in --methods full,lora-r16. There are: {there}")
+        raise LabkitError(
+            f"name the methods, as in --methods full,lora-r16. There are: {there}. "
+            f"The record has: {','.join(RECORDED)}"
+        )
     return found
 
 
