@@ -43,7 +43,7 @@ from labkit.train.rows import encode_all
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(facts=4, k=3, steps=64, rate=1e-3, batch=1, length=256, dense=16, own=4, own_steps=4),
+    cpu=dict(facts=4, k=2, steps=56, rate=1e-3, batch=1, length=256, dense=16, own=4, own_steps=4),
     gpu=dict(facts=100, k=4, steps=300, rate=1e-3, batch=8, length=512, dense=None, own=200, own_steps=200),
     smoke=dict(facts=2, k=1, steps=2, rate=1e-3, batch=1, length=256, dense=6, own=2, own_steps=1),
 )
