@@ -57,7 +57,7 @@ disable_progress_bars()
 # %%
 SEED = 0
 numbers = budget(
-    cpu=dict(steps=16, batch=1, length=384, writer_steps=4, rows=16, judged=64, pairs=6, made=4, answer=80),
+    cpu=dict(steps=13, batch=1, length=384, writer_steps=4, rows=16, judged=64, pairs=6, made=4, answer=80),
     gpu=dict(steps=300, batch=8, length=512, writer_steps=150, rows=1000, judged=500, pairs=200, made=250,
              answer=80),
     smoke=dict(steps=1, batch=1, length=256, writer_steps=1, rows=2, judged=4, pairs=2, made=2, answer=4),
