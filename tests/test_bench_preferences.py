@@ -39,8 +39,9 @@ def policy(seed, kept=5.0, reward=0.9, tokens=60.0, kl=5.0, words=50):
     draw, rows = np.random.default_rng(seed), preferences.settings()["rows"] or ROWS
     held = np.clip(np.round(draw.normal(kept, 1.0, rows)), 0, 7).astype(int)
     return {"KL": kl, "reward": reward, "tokens": tokens, "cut off": 0.0, "held": held.tolist(),
-            "words": draw.integers(words - 10, words + 10, rows).tolist(), "held-out": kept / 7,
-            "greedy reward": reward, "general loss": 3.5, "examples": ["a", "b", "c"]}  # fmt: skip
+            "words": draw.integers(words - 10, words + 10, rows).tolist(), "reply": [True] * rows,
+            "held-out": kept / 7, "greedy reward": reward, "general loss": 3.5,
+            "examples": ["a", "b", "c"]}  # fmt: skip
 
 
 def path(seed, spread):
@@ -144,6 +145,8 @@ def test_a_run_leaves_a_record_with_every_value_that_the_claims_name(world, caps
     printed = capsys.readouterr().out
     assert printed.count("\n| --- |") == 5 and "| GRPO |" in printed and "| DPO, beta 0.001 |" in printed
     assert preferences_report.lines() == preferences_report.lines(whole["values"])
+    assert "100.0% of more SFT's greedy answers are replies" in printed
+    assert "both reply to, DPO wins" in printed
     assert set(whole["values"]["arms"]) == {
         "start", "sft", "dpo 0.001", "dpo 0.03", "dpo 0.1", "dpo 0.3", "dpo 1", "ready", "balanced", "ipo",
         "norm", "grpo"}  # fmt: skip
@@ -184,20 +187,21 @@ def test_a_job_never_starts_before_those_whose_results_it_reads(world):
 
 
 def test_every_arm_is_tuned_alike_by_one_seed_and_the_best_number_is_the_one_used(world):
-    world.best = {"dpo": 1e-5, "grpo": 1e-4, "ipo": 3.0}
+    world.best = {"dpo": 3e-5, "grpo": 1e-4, "ipo": 3.0}
     whole = run(world)
     swept = {}
     for name in world.started:
         kind, arm, *rest = name.split("_")
         if kind == "sweep":
-            assert rest[1] == "0" and rest[2] == ("1e-05" if arm in ("ipo", "norm") else "validation")
+            assert rest[1] == "0" and rest[2] == ("3e-05" if arm in ("ipo", "norm") else "validation")
             swept.setdefault(arm, set()).add(float(rest[0]))
     assert set(swept) == {"start", "sft-1", "sft-2", "sft-4", "dpo", "grpo", "reward-raw", "reward-balanced",
                           "ipo", "norm"}  # fmt: skip
-    assert swept["sft-1"] == swept["sft-4"] == swept["grpo"] == set(preferences.RATES)
-    assert swept["dpo"] == {3e-6, 1e-5, *preferences.RATES}  # extended at the end, until it is none
+    assert swept["grpo"] == set(preferences.RATES)
+    assert swept["sft-1"] == swept["sft-4"] == swept["reward-raw"] == set(preferences.ADAPTED)
+    assert swept["dpo"] == {1e-5, *preferences.RATES}  # extended at the end
     assert swept["ipo"] == {0.3, 1.0, 3.0, 10.0} and swept["norm"] == {0.3, 1.0, 3.0, 10.0}
-    assert {"dpo_0.1_1e-05_4", "dpo_0.001_1e-05_2", "balanced_0.1_1e-05_0", "ipo_3_1e-05_2", "norm_1_1e-05_0",
+    assert {"dpo_0.1_3e-05_4", "dpo_0.001_3e-05_2", "balanced_0.1_3e-05_0", "ipo_3_3e-05_2", "norm_1_3e-05_0",
             "grpo_0.0001_4", "sft_0.0003_2_4", "start_0.0003_4"} <= set(world.started)  # fmt: skip
     assert not whole["values"]["sweeps"]["dpo"]["at an end"]
 
@@ -232,7 +236,7 @@ def test_the_band_reads_the_interval_over_phrasings_and_seeds_and_not_over_seeds
     read = judge.estimate(CLAIMS[0]["bands"][0], judge.Recorded(whole))
     assert read.mean == pytest.approx(one["mean"]) and read.low == pytest.approx(one["low"])
     assert len(read.each) == 8 and read.low != pytest.approx(stats.of_values(one["each"]).low, abs=1e-4)
-    assert whole["values"]["dpo wins plain"] == whole["values"]["wins"]["dpo 0.1"]["plain"]["each"]
+    assert whole["values"]["dpo wins plain"] == whole["values"]["wins"]["dpo 0.1"]["plain"]
 
 
 def test_verdicts_from_counts_are_those_of_the_judge_on_the_answers():
@@ -256,13 +260,26 @@ def test_a_judge_of_words_alone_wins_plainly_and_not_at_equal_length(world):
 
     def side(longer):
         words = draw.integers(40, 60, ROWS) + longer
-        return {"policy": {"held": words.tolist(), "words": words.tolist()}}  # more words, more rules kept
+        return {"policy": {"held": words.tolist(), "words": words.tolist(),  # more words, more rules kept
+                           "reply": [True] * ROWS}}  # fmt: skip
 
     labels = preferences.phrasings(preferences.GPU)
     runs, sft = ({seed: side(longer) for seed in range(3)} for longer in (4, 0))
     found = values.against_sft(runs, sft, labels)
     assert found["plain"]["low"] > 0.55 and found["controlled"]["low"] < 0.5 < found["controlled"]["high"]
     assert found["words longer"] == pytest.approx(4, abs=1) and len(labels) == ROWS
+    assert found["both reply"] == 1 and found["of replies"] == pytest.approx(found["plain"]["mean"])
+
+
+def test_a_win_over_what_is_no_reply_is_not_one_among_replies(world):
+    """Half of the other side's texts are none, and lose on every held-out rule; the others tie."""
+    replied = [row % 2 == 0 for row in range(ROWS)]
+    sft = {0: {"policy": {"held": [5 * one for one in replied], "words": [40] * ROWS, "reply": replied}}}
+    ours = {0: {"policy": {"held": [5] * ROWS, "words": [40] * ROWS, "reply": [True] * ROWS}}}
+    found = values.against_sft(ours, sft, preferences.phrasings(preferences.GPU))
+    assert found["plain"]["mean"] == 0.75 and found["of replies"] == 0.5 and found["both reply"] == 0.5
+    none = {0: {"policy": {**sft[0]["policy"], "reply": [False] * ROWS}}}
+    assert values.against_sft(ours, none, preferences.phrasings(preferences.GPU))["of replies"] is None
 
 
 # ---- length
@@ -429,6 +446,14 @@ def test_pairs_come_from_the_start_and_the_pair_rules_alone(small, folder):
     assert len(one["balanced"]) <= len(one["pairs"])
 
 
+def test_no_message_that_arms_learn_from_has_a_phrasing_of_those_that_choose_rates():
+    data = preferences_scores.voice_rows()
+    chosen = preferences_start.messages(preferences.GPU)
+    judging = set(data["validation"]["phrasing"])
+    assert len(chosen) == preferences.GPU["messages"] and not judging & set(chosen["phrasing"])
+    assert judging & set(data["train"]["phrasing"])  # or nothing had to be left out
+
+
 def test_more_sft_reads_as_many_tokens_as_dpo_with_its_reference(small, folder, tokenizer):
     asked = {"steps": 10, "pairs": 4, "batch": 2, "length": 64}
     found = read(folder, "pairs_0")["pairs"]
@@ -446,7 +471,7 @@ def test_more_sft_starts_from_the_start_and_takes_its_share_of_the_steps(small, 
     steps = preferences_jobs.sft_steps(read(folder, "pairs_0")["pairs"], asked)
     assert found["steps"] == steps >= 2 and small("sweep_sft-2_0.01_0_validation")["right"] > 0
     assert small("sft_0.01_2_0")["steps"] == steps // 2 and found["policy"]["KL"] > 0
-    assert set(found["policy"]) == {*values.OF_POLICY, "held", "words", "examples"}
+    assert set(found["policy"]) == {*values.OF_POLICY, "held", "words", "reply", "examples"}
 
 
 @pytest.mark.parametrize("name, loss", [

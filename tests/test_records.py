@@ -384,6 +384,21 @@ def test_a_ratio_to_nothing_is_no_number():
     assert np.isnan(found.mean) and (found.low, found.high) == (-np.inf, np.inf)
 
 
+def test_the_share_of_a_gain_that_is_kept_has_an_interval_over_phrasings_and_seeds():
+    own, merged, names = methods(4, better=0.3)
+    base = np.zeros(own.shape[1])
+    base[::10] = 1
+    found = stats.kept(merged, base, own, names)
+    gain = own.mean() - base.mean()
+    assert found.mean == pytest.approx((merged.mean() - base.mean()) / gain)
+    assert len(found.each) == 3 and found.low < found.rows_low < found.mean < found.rows_high < found.high
+    alone = stats.of_values(found.each)
+    assert found.high - found.low > alone.high - alone.low  # seeds alone would promise more than they know
+    same = stats.kept(own, base, own, names)
+    assert same.mean == 1 and 0.95 < same.low < 1 < same.high < 1.05
+    assert np.isnan(stats.kept(merged, np.ones(own.shape[1]), own, names).mean)  # nothing was gained
+
+
 def test_one_prompted_score_stands_against_every_seed():
     first, second, names = methods(3)
     found = stats.gap(first, second[0], names)

@@ -19,7 +19,7 @@ from labkit.records import store
 
 NAME = "merging"
 TEXT_RATES = (3e-5, 1e-4, 3e-4, 1e-3)  # of continued pre-training, for the base and the stack alike
-GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "tried": 200, "rows": 1000,
+GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "tried": 300, "rows": 1000,
        "claimed": 2000, "judging": 500, "text": 400, "look": 30, "probed": 2000,
        "settings": None}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "tried": 2, "rows": 2,

@@ -114,8 +114,13 @@ def soup(group, asked, folder):
     tested = {"soup": merging.average(states), "greedy soup": greedy, "best parent": states[members[0]]}
     right = {name: flags(merging.put(model, state), tokenizer, rows)["tickets"]
              for name, state in tested.items()}  # fmt: skip
+    # What chose was close: the record must show what another choice would have met.
+    apart = names if group != "all" else ()
+    others = {name: flags(merging.put(model, state), tokenizer, rows)["tickets"]
+              for name, state in zip(names, states, strict=True) if name in apart}  # fmt: skip
     parents = {name: one / len(judging["tickets"]) for name, one in zip(names, counts, strict=False)}
-    return {"rows": right, "parents": parents, "members": [names[member] for member in members]}
+    return {"rows": right, "parents": parents, "parents on test": others,
+            "members": [names[member] for member in members]}  # fmt: skip
 
 
 # ---- adapters -------------------------------------------------------------------------------------------
@@ -126,8 +131,11 @@ def lora(way, seed, asked, folder):
 
     Test rows only for the weight that validation rows choose: the better its worse task, the better.
     """
+    import torch
+
     from labkit import load_model, load_tokenizer
 
+    torch.set_float32_matmul_precision("highest")  # TF32 would spoil what is exact: B A, times no power of 2
     tokenizer, tasks = load_tokenizer(), tuple(LORA_RATES)
     seen, unseen = rows_of(tasks, "validation", asked["tried"]), rows_of(tasks, "test", asked["rows"])
     model = merging.with_adapters(load_model(), {task: recall(folder, adapter_of(task, seed))

@@ -60,11 +60,16 @@ def merges_table(found):
 
 def _joint_row(found, tasks):
     """One model trained on the pair, which a merge of the two has to be compared with."""
-    one, kept = found["joint"], found["kept by training on both"]
+    one, kept = found["joint"], _each(found["kept by training on both"])
     end = " (end)" if one["at an end"] else ""
     return [f"trained on both: {' + '.join(kept)}", f"rate {one['rate']:g}{end}, {one['steps']:,} steps",
             *(_percent(one["test"][task]) if task in kept else "" for task in tasks),
             *(_percent(kept[task]) if task in kept else "" for task in tasks)]  # fmt: skip
+
+
+def _each(kept):
+    """{task: what each seed keeps}, whether or not there was an interval to give."""
+    return {task: one["each"] if isinstance(one, dict) else one for task, one in kept.items()}
 
 
 def _merge_row(found, tasks, some, method):
@@ -154,15 +159,18 @@ def soups_table(found):
     order = sorted(soups, key=lambda group: (group == "all", group == "seeds", group))
     rows = [[GROUPS.get(group, f"all rates, seed {group}"), str(len(one["parents"])),
              *(f"{one['test'][name]:.1%}" for name in ("best parent", "soup", "greedy soup")),
-             ", ".join(map(_parent, one["members"]))]
+             ", ".join(map(_parent, one["members"])),
+            ", ".join(f"{_parent(name)} {share:.1%}" for name, share in one["parents on test"].items())]
             for group in order for one in [soups[group]]]  # fmt: skip
     rates = ", ".join(f"{rate:g}" for rate in asked["soup rates"])
     return [
-        *table("soup of|parents|best parent|uniform soup|greedy soup|the greedy soup takes", rows),
+        *table("soup of|parents|best parent|uniform soup|greedy soup|the greedy soup takes|"
+               "each parent, test rows", rows),
         "",
         f"Full finetunes on tickets, rates {rates}: right answers, {asked['claimed']:,} test rows. The best "
         f"parent and the greedy soup's members (rate, seed) are chosen on {asked['judging']} validation "
-        "rows; the first of them is the best parent.",
+        "rows, whose phrasings were trained on, so that parents lie close together there; the first of them "
+        "is the best parent, which need not be the one best on test rows.",
     ]
 
 

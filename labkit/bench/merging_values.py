@@ -5,6 +5,7 @@
 """
 
 import math
+from functools import cache
 
 from labkit.bench.full_values import _of, _sweep
 from labkit.bench.merging_jobs import (
@@ -17,6 +18,7 @@ from labkit.bench.merging_jobs import (
     SOUP_RATES,
     adapter_of,
     at_ends,
+    rows_of,
     specialist_of,
     worth,
 )
@@ -104,9 +106,9 @@ def summary(found, tried, chosen, asked):
         "merges": merges,
         "best": best,
         "near best": near_best(chosen),
-        "kept": merges["pair"][best["pair"]]["kept"],
+        "kept": _kept_by(_finals(found, "pair", best["pair"], chosen), "pair", found, asked),
         **_joint(found, asked),
-        "kept of three": merges["three"][best["three"]]["kept"],
+        "kept of three": _kept_by(_finals(found, "three", best["three"], chosen), "three", found, asked),
         "negation": _negation(found),
         "dare": {f"{drop:g}": {way: _shares([run["rows"][way] for run in _of(found, f"dare_{drop:g}")])
                                for way in ("rescaled", "as it is")} for drop in DROPS},
@@ -191,6 +193,28 @@ def _merges(found, chosen, asked):
     return out
 
 
+def _kept_by(runs, some, found, asked):
+    """{task: share of the specialist's gain that `runs`, one a seed, keep}: {mean, low, high, each}.
+
+    The interval is over phrasings and seeds (`stats.kept`). [None, ...] where the specialist gained nothing.
+    """
+    out = {}
+    for task in SETS[some]:
+        own = [found[specialist_of(task, seed)]["rows"][task] for seed in asked["seeds"]]
+        sides = [[stats.unpack_rows(one) for one in each] for each in
+                 ([run["rows"][task] for run in runs], [found["base"]["rows"][task]], own)]  # fmt: skip
+        one = stats.kept(*sides, _phrasings(task, asked["rows"]))
+        none = math.isnan(one.mean)
+        out[task] = ([None] * len(runs) if none else
+                     {"mean": one.mean, "low": one.low, "high": one.high, "each": list(one.each)})
+    return out
+
+
+@cache
+def _phrasings(task, rows):
+    return tuple(rows_of((task,), "test", rows)[task]["phrasing"])
+
+
 def joint_rate(found, asked):
     """The rate of training on both tasks, by what `chosen` goes by: validation rows, first seed."""
     seed, base = asked["seeds"][0], found["base"]["validation"]
@@ -205,14 +229,12 @@ def joint_rate(found, asked):
 
 def _joint(found, asked):
     """What training on both tasks gives, in specialists' gains, as `_merges` counts them."""
-    rate, seeds, base = joint_rate(found, asked), asked["seeds"], found["base"]["rows"]
+    rate = joint_rate(found, asked)
     runs = _of(found, f"joint_{rate:g}")
     test = {task: _shares([one["rows"][task] for one in runs]) for task in SETS["pair"]}
-    kept = {task: [kept_of(right, _share(base[task]), _share(found[specialist_of(task, seed)]["rows"][task]))
-                   for right, seed in zip(each, seeds, strict=True)] for task, each in test.items()}
     return {"joint": {"rate": rate, "at an end": rate in (min(JOINT_RATES), max(JOINT_RATES)),
                       "steps": len(SETS["pair"]) * asked["steps"], "test": test},
-            "kept by training on both": kept}  # fmt: skip
+            "kept by training on both": _kept_by(runs, "pair", found, asked)}  # fmt: skip
 
 
 def _negation(found):
@@ -224,6 +246,7 @@ def _negation(found):
 def _soup(one):
     """Rates of parents stand in their jobs' names, which say which parents a greedy soup took."""
     return {"parents": one["parents"], "members": one["members"],
+            "parents on test": {name: _share(rows) for name, rows in one["parents on test"].items()},
             "test": {name: _share(rows) for name, rows in one["rows"].items()}}  # fmt: skip
 
 

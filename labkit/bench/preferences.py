@@ -17,9 +17,10 @@ from labkit.records import store
 
 NAME = "preferences"
 RATES = (3e-5, 1e-4, 3e-4, 1e-3)
+ADAPTED = (1e-4, 3e-4, 1e-3, 3e-3)  # of adapters that learn answers or rewards: as in `bench lora`, higher
 REWARDS = ("raw", "balanced")
 CODE_OF_SWEEP = "validation"  # ends the names of a sweep's jobs: what judges them
-EXTENSIONS = 2  # further rates on a side, at most
+EXTENSIONS = 1  # further rates on a side, at most: a round of few jobs leaves a card idle
 GPU = {"seeds": (0, 1, 2), "more": tuple(range(8)), "start": 300, "batch": 8, "length": 512,
        "messages": 600, "answers": 8, "steps": 100, "pairs": 16, "betas": (0.03, 0.1, 0.3, 1.0), "rl": 100,
        "prompts": 16, "group": 8, "looks": 6, "samples": 4, "new": 110, "rows": None,
@@ -76,12 +77,12 @@ def stages(asked, run, most):
     """({job: result}, {arm: {rate or beta: result}}): every stage, each after the one it trains from."""
     tried = _swept({"start": RATES}, CODE_OF_SWEEP, run, most)
     found = run([f"start_{_best(tried, 'start')}_{seed}" for seed in asked["more"]])
-    rewards = {f"reward-{kind}": RATES for kind in REWARDS}
+    rewards = {f"reward-{kind}": ADAPTED for kind in REWARDS}
     pairs = [f"pairs_{seed}" for seed in asked["more"]]
     early = [f"sweep_{arm}_{rate:g}_0_{CODE_OF_SWEEP}" for arm, rates in rewards.items() for rate in rates]
     whole = run([*pairs, *early])  # rewards are swept meanwhile, to keep the machine busy
     found |= {name: whole[name] for name in pairs}
-    more = {f"sft-{share}": RATES for share in SHARES}
+    more = {f"sft-{share}": ADAPTED for share in SHARES}
     rates = {"grpo": RATES, **more, "dpo": RATES, **rewards}
     tried |= _swept(rates, CODE_OF_SWEEP, run, most)
     best = {arm: _best(tried, arm) for arm in rates}
@@ -108,7 +109,7 @@ def names(asked, best):
     - sweep_sft (12) and sft (8): 30; about 55 to 215 steps of `fit`, scores
     - sweep_dpo (4), the kin's (6) and other arms on pairs (24): 50; 100 steps of trl, scores
     - dpo at BETA (8): 100; the same, and samples of five looks on its way
-    - sweep_grpo (4): 100; 25 steps, each of 3 s of decoding and 0.4 s of training
+    - sweep_grpo (4): 190; 50 steps, each of 3 s of decoding and 0.4 s of training
     - grpo (8): 410; 100 such steps, samples of five looks
 
     In all about 9,000 s; 8 side by side are done in 30 to 40 minutes. Scores of a policy (18 s): a greedy

@@ -84,13 +84,13 @@ def dpo(arm, beta, rate, seed, asked, folder, judged="test"):
 
 def grpo(rate, seed, asked, folder, judged="test"):
     """GRPO with the share of pair rules kept as the reward, on the messages of the pairs; a sweep's run stops
-    at a quarter of the steps, of the schedule of all of them."""
+    at half of the steps, of the schedule of all of them: whole ones would take as long as the finals."""
     from labkit import load_tokenizer
     from labkit.methods import preferences as pr
     from labkit.tasks import voice
 
     model = started(seed, folder)
-    stop = None if judged == "test" else max(1, asked["rl"] // 4)
+    stop = None if judged == "test" else max(1, asked["rl"] // 2)
     looks = scoring.Looks(model, asked["rl"], asked["looks"])
     policy, _ = pr.grpo(
         model, messages(asked), load_tokenizer(), lambda row, text: voice.reward(row["message"], text),

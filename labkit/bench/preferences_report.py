@@ -1,6 +1,7 @@
 """The tables of `bench preferences`. Each takes the record's values, or reads them."""
 
 from labkit.bench.markdown import measured, table, together
+from labkit.bench.preferences_jobs import BETA
 from labkit.bench.preferences_values import best_sft
 from labkit.records import store
 
@@ -47,8 +48,21 @@ def arms_table(found):
         f"and its kin: {asked['steps']} steps of {asked['pairs']} pairs; more SFT may read as many "
         f"tokens, and validation chose 1/{more.partition('-')[2]} of that, {_mean(found['sft steps']):.0f} "
         f"steps; GRPO: {asked['rl']} steps of {asked['prompts']} x "
-        f"{asked['group']} answers. Rates: {rates}; every arm of pairs has DPO's.",
+        f"{asked['group']} answers. Rates: {rates}; arms on pairs have DPO's, GRPO's was chosen after "
+        f"half of its steps. {_replies(found)}",
     ]
+
+
+def _replies(found):
+    """The sentence about answers that are no replies: those keep no rule of either kind."""
+    replied = {label: _mean(one["replies"]) for label, one in found["arms"].items()}
+    fewest = min(replied, key=replied.get)
+    among = found["wins"][f"dpo {BETA:g}"]["of replies"]
+    won = "" if among is None else f"; of messages that it and more SFT both reply to, DPO wins {among:.1%}"
+    return (f"What is no reply at all keeps no rule: {replied['sft']:.1%} of more SFT's greedy answers are "
+            f"replies, {replied[f'dpo {BETA:g}']:.1%} of DPO's at beta {BETA:g}, and at the least "
+            f"{replied[fewest]:.1%} ({_name(fewest, found)}){won}.")  # fmt: skip
+
 
 
 @measured(NAME)
@@ -57,14 +71,16 @@ def length_table(found):
     pairs, out = found["pairs"], []
     for which, name in (("pairs", "on-policy pairs"), ("balanced", "without a length signal")):
         one = pairs[which]
+        passes = found["settings"]["steps"] * found["settings"]["pairs"] / _mean(one["count"])
         out.append([name, f"{_mean(one['count']):.0f}", _share(one["chosen is longer"]),
-                    _share(one["chosen is shorter"]), f"{_mean(one['words longer']):+.1f}"])  # fmt: skip
+                    _share(one["chosen is shorter"]), f"{_mean(one['words longer']):+.1f}",
+                    f"{passes:.1f}"])  # fmt: skip
     length = "; ".join(f"{name} {_spread(values, '.1f')}" for name, values in found["length"].items())
     start = "reward-length correlation"
     by_view = "; ".join(f"{name[len(start):].strip() or 'all'}: {_spread(values, '+.2f')}"
                         for name, values in found.items() if name.startswith(start))  # fmt: skip
     return [
-        *table("pairs|count|chosen is longer|chosen is shorter|words longer, mean", out),
+        *table("pairs|count|chosen is longer|chosen is shorter|words longer, mean|passes of DPO", out),
         "",
         "Correlation of the reward, which caps length at 15 to 60 words, with tokens, over the start's own "
         f"samples, {_share(found['samples that ended'])} of which ended, by seed: {by_view}. Tokens of an "

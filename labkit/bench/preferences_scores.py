@@ -10,11 +10,13 @@ HISTORY = ("loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "chosen
 
 
 def policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
-    """`on_policy_scores`, and of greedy answers: held-out rules kept (a count a row) and words (a row); the
-    mean shares of rules kept; and the loss on plain English, in nats per token."""
+    """`on_policy_scores`, and of greedy answers: held-out rules kept (a count a row), words (a row), and
+    whether each is a reply at all, without which no rule counts as kept; the mean shares of rules kept; and
+    the loss on plain English, in nats per token."""
     from labkit import generate
     from labkit.methods.preferences import words_of
     from labkit.tasks import general, voice
+    from labkit.tasks.voice.rules import is_reply
 
     with fast(policy):
         texts = generate(policy, tokenizer, rows["prompt"], max_new_tokens=asked["new"], batch_size=512,
@@ -27,6 +29,7 @@ def policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
         **on_policy_scores(policy, tokenizer, rows, seed, asked, divergence),
         "held": [sum(kept.values()) for kept in held],
         "words": list(map(words_of, texts)),
+        "reply": [is_reply(row["message"], text) for row, text in zip(rows, texts, strict=True)],
         "held-out": mean([sum(kept.values()) / len(kept) for kept in held]),
         "greedy reward": mean([kept_share(row, text) for row, text in zip(rows, texts, strict=True)]),
         "general loss": loss,

@@ -30,7 +30,7 @@ def summary(found, tried, asked, phrasings):
         "arms": {label: _arm(runs) for label, runs in every.items()},
         "wins": wins,
         "dpo wins": wins[f"dpo {BETA:g}"]["controlled"],
-        "dpo wins plain": wins[f"dpo {BETA:g}"]["plain"]["each"],
+        "dpo wins plain": wins[f"dpo {BETA:g}"]["plain"],
         "KL": _each(ours, "KL"),
         "sft steps": [one["steps"] for one in every["sft"].values()],
         "start": {"held-out loss": [one["held-out loss"] for one in every["start"].values()]},
@@ -63,7 +63,8 @@ def _each(runs, key):
 
 
 def _arm(runs):
-    return {key: _each(runs, key) for key in OF_POLICY}
+    replies = [float(np.mean(some)) for some in _each(runs, "reply")]
+    return {**{key: _each(runs, key) for key in OF_POLICY}, "replies": replies}
 
 
 def sweep(numbers):
@@ -93,9 +94,15 @@ def against_sft(runs, sft, phrasings):
     phrasings and seeds."""
     sides = [verdicts(one["policy"], sft[seed]["policy"]) for seed, one in runs.items()]
     judged, gaps = (np.stack(side) for side in zip(*sides, strict=True))
+    both = np.array([np.logical_and(one["policy"]["reply"], sft[seed]["policy"]["reply"])
+                     for seed, one in runs.items()])  # fmt: skip
     plain, controlled = pr.win_rate(judged, phrasings), pr.length_controlled(judged, gaps, phrasings)
     return {"plain": _interval(plain), "controlled": _interval(controlled),
-            "words longer": float(gaps.mean()), "ties": float((judged == 0.5).mean())}  # fmt: skip
+            "words longer": float(gaps.mean()), "ties": float((judged == 0.5).mean()),
+            # A text that is no reply keeps no rule, of those that built the pairs or of the held-out ones:
+            # how much of a win that is, shows among messages which both replied to.
+            "both reply": float(both.mean()),
+            "of replies": float(judged[both].mean()) if both.any() else None}  # fmt: skip
 
 
 def _interval(found):
@@ -160,11 +167,12 @@ def _spread(every):
     seeds, and the ratio's interval that of two standard deviations of as many normal numbers
     (`ratio_of_spreads`).
 
-    Both methods have the same starts, messages, looks and schedule, and one rate chosen alike, so that none
-    is favoured; but what does the least moving is read at its end, and the other on its way, where its rate
-    is still high. Both rewards hold the spread of the common starts, which draws the ratio towards 1: of the
-    gains over each run's own start it is given beside (`gain ratio`). DPO's pairs are drawn once a seed, as
-    GRPO's answers are in every step: their chance is part of what is measured.
+    Both methods have the same starts, messages, looks and schedule, and one rate of the same four, chosen by
+    the same messages; but GRPO's after half of its steps (`grpo`), DPO's after all. And what does the least
+    moving is read at its end, the other on its way, where its rate is still high. Both rewards hold the
+    spread of the common starts, which draws the ratio towards 1: of the gains over each run's own start it
+    is given beside (`gain ratio`). DPO's pairs are drawn once a seed, as GRPO's answers are in every step:
+    their chance is part of what is measured.
     """
     begun = {seed: (0.0, one["policy"]["reward"]) for seed, one in every["start"].items()}
     paths = {name: {seed: [begun[seed], *((look["KL"], look["reward"]) for look in one["path"])]

@@ -103,6 +103,27 @@ def ratio(first, second, clusters):
     return _estimate(mean, float(low), float(high), each, first, clusters, (0.0, np.inf))
 
 
+def kept(merged, base, own, clusters):
+    """Estimate of (share(merged) - share(base)) / (share(own) - share(base)): what is kept of a gain.
+
+    `merged` and `own` are paired like `gap`, `base` (rows,) or (1, rows); no number without a gain.
+    """
+    merged, own = _paired(merged, own)
+    base = np.atleast_2d(np.asarray(base, dtype=float)).mean(axis=0)
+    gained, whole = merged - base, own - base
+    if whole.mean() <= 0:
+        return _estimate(np.nan, -np.inf, np.inf, [np.nan] * len(merged), merged, clusters, (-np.inf, np.inf))
+    tops, bottoms = _redrawn([gained.mean(axis=0), whole.mean(axis=0)], clusters)
+    shares = np.where(bottoms > 0, tops / np.maximum(bottoms, 1e-12), np.inf)
+    low, high = np.quantile(shares, [0.025, 0.975], method="nearest")  # between infinities lies no number
+    floor, ceiling = _bonett_price((merged - own).mean(axis=0))
+    low, high = min(low, 1 + floor / whole.mean()), max(high, 1 + ceiling / whole.mean())
+    below = whole.mean(axis=1)
+    each = np.where(below > 0, gained.mean(axis=1) / np.where(below > 0, below, 1), np.nan)
+    mean = float(gained.mean() / whole.mean())
+    return _estimate(mean, float(low), float(high), each, merged, clusters, (-np.inf, np.inf))
+
+
 def of_values(values):
     """Estimate of the mean of one number per training seed, by Student's t; one number has no interval."""
     each = np.atleast_1d(np.asarray(values, dtype=float))
