@@ -42,6 +42,10 @@ def main(argv):
 
     tried = tune(first(), asked, run)
     digits = data_values.length(tried)
+    early = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
+    sweeps = [bench_methods._name("sweep", arm, rate, asked["seeds"][0], dict.fromkeys([arm], END))
+              for arm, rates in working(digits).items() for rate in rates]  # fmt: skip
+    run([*names(asked, early, digits)[0], *sweeps])  # six jobs alone would leave the card idle
     tried |= tune(working(digits), asked, run)
     best = {arm: bench_methods.best_rate(rates) for arm, rates in tried.items()}
     trained, alone = names(asked, best, digits)
@@ -88,11 +92,15 @@ def tune(start, asked, run):
 
 
 def names(asked, best, digits):
-    """(jobs that train and score, jobs that want the card to themselves), the longest first."""
+    """(jobs that train and score, jobs that want the card to themselves), the longest first.
+
+    Without those of arms that `best` has no rate for yet.
+    """
     seeds = asked["seeds"]
     trained = [f"collapse_{way}_{best['collapse']:g}_{seed}" for way in data_more.WAYS for seed in seeds]
     trained += [f"final_{name}_{data_values.rate_of(name, best):g}_{seed}"
-                for name in data_values.finals(digits) for seed in seeds]  # fmt: skip
+                for name in data_values.finals(digits) if data_values.tuned_as(name) in best
+                for seed in seeds]  # fmt: skip
     trained += [f"bias_{which}_{best['bias']:g}_{seed}" for which in data_more.ROWS for seed in seeds]
     trained += ["base_tickets", "base_handbook", "base_jobs"]
     speeds = [f"speed_{how}_{best['lora-1000']:g}" for how in data_values.SPEEDS]

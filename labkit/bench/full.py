@@ -14,7 +14,7 @@ from labkit.errors import LabkitError
 from labkit.records import store
 
 NAME = "full"
-PARTIAL = (1, 2, 4, 8, 15, 22)  # of 30 blocks
+PARTIAL = (2, 4, 8, 11, 13, 15, 22)  # of 30 blocks: three of them where 20 to 35% of the weights are
 RANDOM_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 FORGET = (3e-5, 1e-4, 3e-4, 6e-4, 1e-3, 3e-3)  # two decades, closer together where the best is likely
 CODE_OF_SWEEP = "unseen"  # ends the names of a sweep's jobs: what judges them
@@ -23,8 +23,9 @@ GPU = {"seeds": (0, 1, 2), "steps": 300, "batch": 8, "length": 512, "rows": 2000
        "short": 100}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 1, "length": 512, "rows": 2, "partial": (1, 2),
          "looks": (1,), "long": (1, 2), "batches": (2,), "few": 4, "short": 1}  # fmt: skip
-CODE = ("bench/full", "bench/answers", "bench/full_jobs", "bench/full_values", "bench/lora_jobs",
-        "bench/methods", "methods/full")  # fmt: skip
+CODE = ("bench/full", "bench/answers", "bench/full_jobs", "bench/lora_jobs", "bench/methods",
+        "methods/full")  # fmt: skip
+VALUES = "labkit/bench/full_values.py"  # of the record alone: what it makes of jobs may be mended
 FAMILIES = ("tickets", "general", "handbook")
 
 
@@ -51,7 +52,7 @@ def main(argv):
     values, scores = full_values.summary(found, tried, asked), full_values.scores(found, asked)
     swept = [one for rates in tried.values() for one in rates.values() if "seconds" in one]  # not those known
     jobs.finish(NAME, full_report.lines(values), [*found.values(), *swept],
-                values=values, digest=digest, scores=scores)  # fmt: skip
+                values=values, digest={**digest, **store.code_digest(VALUES)}, scores=scores)  # fmt: skip
     return 0
 
 

@@ -55,7 +55,7 @@ def partial_table(found):
                     MATCHES[one["matches"]]])  # fmt: skip
     out.append(["all, and the embedding", "100%", _rate(found, "full"), _shares(test["full"]), "", ""])
     size = found["smallest matching fraction"]
-    ends = f"between {size[0]:.1%} and {size[1]:.1%}" if isinstance(size, list) else f"{size:.1%}"
+    ends = f"above {size['low']:.1%}, at most {size['high']:.1%}"
     head = "last blocks trained|share of weights|learning rate|exact match, test|minus full, points|matches"
     return [
         *table(head, out),
@@ -75,14 +75,16 @@ def forget_table(found):
         near = sum(float(rate) in rates for rates in found["rates near the best"])
         probe = _shares([run["probe"] for run in done]) if done else ""
         out.append([rate, _shares([run["right"] for run in runs]), loss, probe, f"{near} of {len(runs)}"])
+    rates = ", ".join(f"{rate:g}" for rate in found["rates of the slope"]) or "none"
     slopes = ", ".join("none" if one is None else f"{one:+.3f}" for one in found["slope"])
     probes = ", ".join("none" if one is None else f"{100 * one:+.1f}" for one in found["probe slope"])
     return [
         *table("learning rate|exact match, new phrasings|general loss|probe|seeds near the best", out),
         "",
         f"Full, {_budget(asked)}, mean of {_seeds(asked)}. General loss: nats per token of plain English. "
-        "Near the best: within 5 points of the seed's best score. Slope of the general loss over those "
-        f"runs, nats for a tenfold rate, by seed: {slopes}; of the probe, points: {probes}.",
+        "Near the best: within 5 points of the seed's best score. Slope of the general loss over the rates "
+        f"that are near it in every seed ({rates}), nats for a tenfold rate, by seed: {slopes}; of the "
+        f"probe, points: {probes}.",
     ]
 
 

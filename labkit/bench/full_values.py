@@ -134,20 +134,23 @@ def matches(low, high):
 
 
 def smallest(arms):
-    """The smallest fraction of the weights whose training matches full's; `arms` have fraction and matches.
+    """The smallest fraction of the weights whose training matches full's, {mean, low, high, each}.
 
-    It matches if the 95% interval of its score minus full's, paired by test row and seed, over phrasings and
-    seeds, lies above -1 point (`matches`); all weights match themselves, so it is 1 if nothing else does.
-    With 2,000 rows of 120 phrasings and three seeds such an interval is a point or two wide, so a fraction
-    may neither be shown to match nor to fall short. Where a smaller fraction is open like that, the smallest
-    lies between it and the smallest that is shown to match: then this is the list of both ends, whose spread
-    leaves the claim undecided, and that is right. It is one of the fractions tried: the truth may lie
-    anywhere above the next smaller one.
+    `arms` have fraction and matches. An arm matches if the 95% interval of its score minus full's, paired by
+    test row and seed, over phrasings and seeds, lies above -1 point (`matches`); all weights match
+    themselves. What is known is an interval: up to the smallest fraction that is shown to match (`high`, and
+    `mean`), from the largest below it that is shown to fall short, with none below that is open (`low`; 0
+    without one). With 2,000 rows of 120 phrasings and three seeds the gap's interval is several points wide,
+    so an arm is shown to match only if it scores better than full.
     """
     arms = sorted(arms, key=lambda one: one["fraction"])
-    shown = next((one["fraction"] for one in arms if one["matches"] == "yes"), 1.0)
-    unsure = [one["fraction"] for one in arms if one["matches"] == "open" and one["fraction"] < shown]
-    return [min(unsure), shown] if unsure else shown
+    high = next((one["fraction"] for one in arms if one["matches"] == "yes"), 1.0)
+    short = []
+    for one in arms:
+        if one["matches"] != "no":
+            break
+        short.append(one["fraction"])
+    return {"mean": high, "low": max(short, default=0.0), "high": high, "each": [high]}
 
 
 # ---- forgetting -----------------------------------------------------------------------------------------
@@ -162,12 +165,19 @@ def _forgetting(found):
             kept = {key: one[key] for key in ("right", "general loss", "probe")}
             table.setdefault(rate, []).append({"seed": int(seed), **kept})
     seeds = sorted({one["seed"] for runs in table.values() for one in runs})
-    near = [close({float(rate): one for rate, runs in table.items() for one in runs if one["seed"] == seed})
-            for seed in seeds]  # fmt: skip
+    every = [{float(rate): one for rate, runs in table.items() for one in runs if one["seed"] == seed}
+             for seed in seeds]  # fmt: skip
+    near = [sorted(close(runs)) for runs in every]
+    common = sorted(set.intersection(*map(set, near))) if near else []
+
+    def slopes(key):
+        return [slope({rate: runs[rate][key] for rate in common}) for runs in every]
+
     return {
-        "slope": [slope({rate: one["general loss"] for rate, one in runs.items()}) for runs in near],
-        "probe slope": [slope({rate: one["probe"] for rate, one in runs.items()}) for runs in near],
-        "rates near the best": [sorted(runs) for runs in near],
+        "slope": slopes("general loss"),
+        "probe slope": slopes("probe"),
+        "rates near the best": near,
+        "rates of the slope": common,  # near in every seed: seeds of other rates would not have one slope
         "forget": table,
     }
 
@@ -183,7 +193,7 @@ def close(runs):
 def slope(points):
     """Least-squares slope of {rate: number} over log10(rate); None with fewer than two rates.
 
-    A slope over two rates is their difference: `rates near the best` says how many there were.
+    A slope over two rates is their difference: `rates of the slope` says how many there were.
     """
     if len(points) < 2:
         return None
