@@ -434,8 +434,9 @@ print("DPO with means for sums differs:", apart(ours(dpo, mean_logps), expected[
 # Is it the pairs that teach, or the good answers in them? Train LoRA copies of the start: **SFT** on the
 # chosen answers alone, **DPO**, and on the GPU budget DPO with a far too small beta. Equal compute, in tokens
 # read: DPO reads both answers of a pair, with the policy and with the reference, so SFT reads a chosen one
-# four times as often. No rate here is tuned. In the record SFT, DPO, GRPO and reward models have tuned rates,
-# arms on pairs share DPO's, GRPO's beta stays at 0.04, and SFT may stop at a half or a quarter of its steps.
+# four times as often. No rate here is tuned. In the record SFT, DPO, GRPO and reward models have tuned rates
+# (GRPO's after half of its steps), arms on pairs share DPO's, GRPO's beta stays at 0.04, and SFT may stop at
+# a half or a quarter of its steps.
 # (Packed rows keep a few percent empty, so that `fit` reports a little less than is announced.)
 
 # %%

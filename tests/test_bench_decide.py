@@ -336,17 +336,23 @@ def test_who_refuses_everything_is_not_best_on_what_nothing_answers(standard):
     assert row.endswith(f"| {100 * few_shot['refused']:.1f} | {100 * few_shot['falsely refused']:.1f} |")
 
 
-def test_clusters_of_handbook_rows_are_facts_and_both_rows_of_a_fact_share_one():
-    clusters, kinds = LABELS("handbook")
-    assert len(clusters) == 2506 and len(set(clusters)) == 1253
-    assert all(clusters.count(one) == 2 for one in clusters[:40]) and set(kinds) == set(NOTHING)
-    known = np.random.default_rng(0).random(1253) < 0.5  # a fact is known or not, in both its rows
-    number = {name: place for place, name in enumerate(sorted(set(clusters)))}
-    flags = [known[number[one]] for one in clusters]
-    rows = list(tasks.load("handbook")["test"]["phrasing"])
-    by_fact, by_phrasing = stats.share(flags, clusters), stats.share(flags, rows)
-    wide, narrow = by_fact.high - by_fact.low, by_phrasing.high - by_phrasing.low
-    assert wide == pytest.approx(2 * 1.96 * (0.25 / 1253) ** 0.5, rel=0.1) and narrow < 0.95 * wide
+def test_intervals_of_handbook_rows_hold_both_those_over_facts_and_those_over_phrasings():
+    (facts, phrasings), kinds = LABELS("handbook")
+    assert len(facts) == len(phrasings) == 2506 and len(set(facts)) == 1253 and set(kinds) == set(NOTHING)
+    assert all(facts.count(one) == 2 for one in facts[:40]) and len(LABELS("tickets")[0]) == 1
+    random, place = np.random.default_rng(0), {}
+    for clusters in (facts, phrasings):  # what goes together is known as a whole, or not at all
+        known = {name: random.random() < 0.5 for name in sorted(set(clusters))}
+        place[clusters] = [known[one] for one in clusters]
+    for flags in place.values():
+        by_fact, by_phrasing = stats.share(flags, facts), stats.share(flags, phrasings)
+        both = decide_facts.share(flags, (facts, phrasings))
+        assert both.low == min(by_fact.low, by_phrasing.low) and both.mean == by_fact.mean
+        assert both.high == max(by_fact.high, by_phrasing.high) and both.each == by_fact.each
+    wide, narrow = ([stats.share(place[one], other) for one, other in ((facts, facts), (facts, phrasings))])
+    assert narrow.high - narrow.low < 0.95 * (wide.high - wide.low)  # either alone may be too narrow
+    wide, narrow = ([stats.share(place[phrasings], other) for other in (phrasings, facts)])
+    assert narrow.high - narrow.low < 0.95 * (wide.high - wide.low)
 
 
 def test_a_difference_of_two_shares_is_as_wide_as_both_together():
@@ -393,6 +399,13 @@ def test_ways_cost_their_requests_and_what_a_change_takes_them(standard):
     more = {arm: changing[arm]["cost"] - one[arm]["cost"] for arm in changing}
     assert more["finetuned"] == pytest.approx(20 * 12 / 3600 * decide_chart.price())  # trained again
     assert more["both"] == pytest.approx(20 * 0.01 / 3600 * decide_chart.price()) and more["few-shot"] == 0
+    mixed = {"form": 0.5, "facts: trained": 0.5}  # facts change as often, whatever else is asked
+    daily = [decide_report.ways(mix, 2, 100, values)["finetuned"]["cost"]
+             - decide_report.ways(mix, 0, 100, values)["finetuned"]["cost"]
+             for mix in (mixed, {"facts: trained": 1.0})]  # fmt: skip
+    assert daily[0] == pytest.approx(daily[1]) and daily[0] > 0
+    free, changed = (decide_report.ways({"form": 1.0}, number, 100, values) for number in (0, 2))
+    assert free == changed
     assert "oracle" not in changing and set(changing["both"]["right"]) == {"facts: trained", "facts: absent"}
 
 

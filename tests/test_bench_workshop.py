@@ -375,14 +375,14 @@ def test_the_budgets_are_those_of_lesson_05():
 def test_arms_come_in_order_one_alone_first_and_the_shares_add_up_to_the_card(monkeypatch):
     monkeypatch.setattr(workshop_card, "has_mps", lambda: True)
     found = bench.arms(asked(), on_gpu=True)
-    assert list(found) == ["share-1", "share-30", "share-20", "free-30", "queue-30", "mps-30"]
+    assert list(found) == ["share-1", "share-30", "share-25", "share-20", "mps-30", "free-30", "queue-30"]
     assert {found[name]["share"] for name in ("share-1", "share-30", "mps-30")} == {"2666MB"}
     for arm in found.values():
         monkeypatch.setenv("LABKIT_GPU_SHARE", arm["share"] or "")
         size = share.share(80 * GB)
         if arm["kind"] in ("share", "mps"):
             together = 30 if arm["learners"] == 1 else arm["learners"]
-            assert 79.9 * GB < together * size <= 80 * GB and arm["steps"] == 150
+            assert 79.9 * GB < together * size <= 80 * GB and arm["steps"] == 250
         elif arm["kind"] == "free":
             assert size is None
         else:
@@ -638,7 +638,8 @@ def pretended(arm, failing=0, slow=1.0, cut=False, waited=0.0):
 @pytest.fixture
 def world(monkeypatch, tmp_path):
     """Real main and files on a pretended GPU; `ran` are the arms that were run."""
-    made = SimpleNamespace(ran=[], folder=str(tmp_path / "out"), cut=False, failing=(), error=None)
+    made = SimpleNamespace(ran=[], folder=str(tmp_path / "out"), cut=False, failing=(), waiting=(),
+                           error=None)  # fmt: skip
 
     def run(arm, folder, card, visible, limit, more=None):
         name = f"{arm['kind']}-{arm['learners']}"
@@ -649,7 +650,7 @@ def world(monkeypatch, tmp_path):
         made.ran.append(name)
         failing = 13 * (arm["kind"] == "free" or name in made.failing)
         return pretended(arm, failing=failing, slow=arm["learners"], cut=made.cut,
-                         waited=80.0 * (arm["kind"] == "queue"))  # fmt: skip
+                         waited=80.0 * (arm["kind"] == "queue" or name in made.waiting))  # fmt: skip
 
     monkeypatch.setattr(workshop_arm, "run", run)
     monkeypatch.setattr(workshop_card, "card_of", lambda size: workshop_card.NoCard())
@@ -664,7 +665,7 @@ def world(monkeypatch, tmp_path):
 def test_the_bench_runs_every_arm_once_writes_a_record_and_goes_on_where_it_was(world, capsys):
     argv = ["workshop", "--folder", world.folder]
     assert bench_main(argv) == 0
-    assert world.ran == ["warm-up", "share-1", "share-30", "free-30", "queue-30", "share-20"]
+    assert world.ran == ["warm-up", "share-1", "share-30", "free-30", "queue-30", "share-25", "share-20"]
     whole = store.read("workshop")
     assert whole["values"]["largest"] == {"share": 30, "mps": 0}
     arms = whole["values"]["arms"]
@@ -684,10 +685,20 @@ def test_the_bench_runs_every_arm_once_writes_a_record_and_goes_on_where_it_was(
 def test_fewer_learners_follow_at_once_where_some_of_the_largest_number_failed(world):
     world.failing = ("share-30",)
     bench_main(["workshop", "--folder", world.folder])
-    assert world.ran == ["warm-up", "share-1", "share-30", "share-20", "free-30", "queue-30"]
+    assert world.ran == ["warm-up", "share-1", "share-30", "share-25", "free-30", "queue-30", "share-20"]
     values = store.read("workshop")["values"]
-    assert values["largest"]["share"] == 20 and values["arms"]["share-30"]["training slow-down"] is None
-    assert values["arms"]["share-20"]["training slow-down"] == 20
+    assert values["largest"]["share"] == 25 and values["arms"]["share-30"]["training slow-down"] is None
+    assert values["arms"]["share-25"]["training slow-down"] == 25
+    assert "none failing or waiting: 25 learners" in workshop_report.text()
+
+
+def test_who_waited_for_others_did_not_train_at_once(world):
+    world.waiting = ("share-30",)
+    bench_main(["workshop", "--folder", world.folder])
+    assert store.read("workshop")["values"]["largest"]["share"] == 25
+    each = [{"trained": end, "training": 5.0} for end in (10.0, 12.0, 14.0)]
+    assert workshop_report._overlap(each) == 1.0  # the first ended at 10, the last began at 9
+    assert workshop_report._overlap([*each, {"trained": 30.0, "training": 5.0}]) < 0
 
 
 def test_a_share_too_small_for_one_alone_ends_the_bench_before_its_minutes_are_spent(world):
@@ -724,6 +735,7 @@ def test_the_table_says_who_failed_who_waited_and_how_slow_it_was(world, capsys)
     assert re.search(r"\| 30 \| no share, 8 x 512 tokens a step \| 13 \| 0 \| *\| *\| *\| 40.0 \| *\|", text)
     assert "| 30 | 7GB each, more than the card has: 8 x 512 tokens a step | 0 | 30 (up to 80 s) |" in text
     assert "13 ended with “OutOfMemoryError: out”" in text
+    assert "none failing or waiting: at least 30 learners, of whom all were training during 60 s" in text
     assert re.search(r"Recorded on .* with \d+ CPU cores, ", text)
 
 

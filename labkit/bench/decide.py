@@ -26,13 +26,13 @@ OUTSIDE = ("LABKIT_LARGER", "LABKIT_EMBEDDER")
 GPU = {"seeds": (0, 1, 2), **families.BUDGET, "further": 3, "reading": 1024, "reading steps": 1000,
        "read": 240, "rows": None, "tried": 300, "prompted": 2000,
        "pieces": {40: (1, 3, 6), 80: (1, 3, 5), 240: (1, 2)}, "documents": None,
-       "timed": {1: 4, 32: 3}}  # fmt: skip
+       "timed": {1: 8, 32: 3}}  # fmt: skip
 SMOKE = {"seeds": (0,), "steps": 1, "batch": 2, "length": 512, "further": 0, "reading": 1024,
          "reading steps": 1, "read": 240, "rows": 2, "tried": 2, "prompted": 2, "pieces": {240: (1,)},
          "documents": 3, "timed": {1: 1, 2: 1}}  # fmt: skip
-CODE = ("bench/decide", "bench/decide_facts", "bench/decide_jobs", "bench/decide_trained",
-        "bench/decide_values",
-        "bench/families", "bench/full_jobs", "bench/methods", "constrain", "methods/full",
+VALUES = ("bench/decide_facts", "bench/decide_values")  # of the record alone
+CODE = ("bench/decide", "bench/decide_jobs", "bench/decide_trained", "bench/families",
+        "bench/full_jobs", "bench/methods", "constrain", "methods/full",
         "methods/retrieval/bm25", "methods/retrieval/cost", "methods/retrieval/dense",
         "methods/retrieval/metrics", "methods/retrieval/pieces", "methods/retrieval/readers",
         "methods/retrieval/reading", "tasks/handbook/__init__", "tasks/handbook/answers", "tasks/sql/judge",
@@ -56,8 +56,9 @@ def main(argv):
 
     found, chosen = stages(asked, run)
     values, scores = decide_values.summary(found, chosen, asked), decide_values.scores(found, chosen, asked)
+    made_by = store.code_digest(*(f"labkit/{part}.py" for part in VALUES))
     jobs.finish(NAME, decide_report.lines(values), list(found.values()),
-                values=values, digest=digest, scores=scores)  # fmt: skip
+                values=values, digest={**digest, **made_by}, scores=scores)  # fmt: skip
     return 0
 
 
@@ -81,7 +82,8 @@ def stages(asked, run):
     found = run([*names(asked), *(_sweep(arm, rate, asked) for arm in start for rate in start[arm])])
     chosen = decide_values.chosen(found, asked)
     start["both"], of = methods.find("full").rates, {"both": "-".join(map(str, chosen["reader"]))}
-    found |= run([*(_sweep("both", rate, asked, of) for rate in start["both"]), *prompted(chosen, asked)])
+    found |= run([*(_sweep("both", rate, asked, of) for rate in start["both"]),
+                  *_further(start, found, asked), *prompted(chosen, asked)])  # fmt: skip
     tried, failed = bench_methods.sweep(
         start, {arm: of.get(arm, PLAIN) for arm in start}, asked["seeds"][0],
         lambda some: _kept(found, run(some)), asked["further"],
@@ -91,6 +93,16 @@ def stages(asked, run):
     chosen |= decide_values.tuned(tried, chosen)
     found |= run(trained(chosen, asked))
     return found | run(alone(chosen), 1), chosen  # timed, so with the card to itself
+
+
+def _further(start, found, asked):
+    """The next rates of the families, which the sweep would else ask for when the card has nothing beside."""
+    out = []
+    for arm in FAMILIES:
+        tried = {rate: found[_sweep(arm, rate, asked)] for rate in start[arm]}
+        more = bench_methods.further(tried, start[arm], asked["further"])
+        out += [_sweep(arm, rate, asked) for rate in more]
+    return out
 
 
 PLAIN = "plain"  # of a sweep that reads no passages

@@ -1,10 +1,12 @@
 """Shares of `bench decide` by kind of question, with intervals, and what the claim about facts compares.
 
 `answers` are {family: {arm: [what `decide_jobs.told` kept, one a seed]}}. Intervals are over clusters of rows
-that go together: phrasings, but facts in the handbook, where both test rows of a fact are known or not.
+that go together: phrasings; in the handbook also facts, since both test rows of a fact are known or not. Of
+the two intervals there the wider reach counts, on either side.
 """
 
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -19,19 +21,33 @@ ANSWERABLE = ("trained", "changed", "untrained")
 CONTROLS = ("oracle", "both, oracle")  # given what no arm has: not to be chosen
 
 
+@cache
 def labels(family):
-    """(cluster of each test row, its kind; the family where there is none)."""
+    """(clusterings of the test rows, one label a row in each; the kind of each row, or else the family)."""
     test = tasks.load(family)["test"]
-    clusters = test["fact" if family == "handbook" else "phrasing"]
-    return list(clusters), list(test["kind"] if "kind" in test.column_names else [family] * len(test))
+    kinds = test["kind"] if "kind" in test.column_names else [family] * len(test)
+    names = ("fact", "phrasing") if family == "handbook" else ("phrasing",)
+    return tuple(tuple(test[name]) for name in names), tuple(kinds)
 
 
 def cells(family, parts, runs, key="rows"):
-    """(flags (seeds, rows), clusters) of the rows whose kind is one of `parts` (None: all), in order."""
-    clusters, kinds = labels(family)
+    """(flags (seeds, rows), clusterings) of the rows whose kind is one of `parts` (None: all), in order."""
+    clusterings, kinds = labels(family)
     flags = np.stack([stats.unpack_rows(one[key]) for one in runs])
     here = [place for place in range(flags.shape[1]) if parts is None or kinds[place] in parts]
-    return flags[:, here], [clusters[place] for place in here]
+    return flags[:, here], [[clusters[place] for place in here] for clusters in clusterings]
+
+
+def share(flags, clusterings):
+    """stats.Estimate of a share, with the wider reach of `clusterings` on either side."""
+    return widest([stats.share(flags, clusters) for clusters in clusterings])
+
+
+def widest(estimates):
+    """One of several Estimates of a number, which differ in clusters alone, with the farthest ends of all."""
+    ends = {name: pick(getattr(one, name) for one in estimates)
+            for name, pick in {"low": min, "rows_low": min, "high": max, "rows_high": max}.items()}
+    return replace(estimates[0], **ends, phrasings=min(one.phrasings for one in estimates))
 
 
 def difference(kind, first, second):
@@ -45,14 +61,14 @@ def difference(kind, first, second):
 
 
 def _gap(family, parts, first, second, key="rows"):
-    (one, clusters), (other, _) = cells(family, parts, first, key), cells(family, parts, second, key)
+    (one, clusterings), (other, _) = cells(family, parts, first, key), cells(family, parts, second, key)
     rows = min(one.shape[1], other.shape[1])
-    return stats.gap(one[:, :rows], other[:, :rows], clusters[:rows])
+    return widest([stats.gap(one[:, :rows], other[:, :rows], clusters[:rows]) for clusters in clusterings])
 
 
 def net_refusals(runs):
     """stats.Estimate of the share refused of absent rows minus that of answerable ones."""
-    absent, answerable = (stats.share(*cells("handbook", parts, runs, "refused"))
+    absent, answerable = (share(*cells("handbook", parts, runs, "refused"))
                           for parts in (("absent",), ANSWERABLE))  # fmt: skip
     return apart(absent, answerable)
 
@@ -82,10 +98,10 @@ def kind_of(kind, answers):
     family, part = KINDS[kind]
     runs, arms = answers[family], {}
     for arm, each in runs.items():
-        flags, clusters = cells(family, part and (part,), each)
+        flags, clusterings = cells(family, part and (part,), each)
         if flags.size:
             tokens = np.mean([one["tokens"][part or family] for one in each], axis=0)
-            number = net_refusals(each) if kind == ABSENT else stats.share(flags, clusters)
+            number = net_refusals(each) if kind == ABSENT else share(flags, clusterings)
             arms[arm] = {**interval_of(number), "rows": flags.shape[1], **_beside(kind, each),
                          "prompt tokens": float(tokens[0]), "generated tokens": float(tokens[1])}  # fmt: skip
     compared = [arm for arm in arms if arm not in CONTROLS]

@@ -210,22 +210,26 @@ def asker(what, family, number, tokenizer, asked):
         return lambda rows: [ask(row[column]) for row in rows]
     if what == "oracle":
         ask = reader_of(number)
-        return lambda rows: with_right_document(rows, ask, asked)
+        return with_right_document(ask, asked)
     pieces = pieces_of(number.size, asked)
     index = index_of(number.index, pieces, tokenizer)
     ask = None if what == "both" else reader_of(number.last)
     return lambda rows: retrieval.prompts(rows, index, pieces, number.k, ask)
 
 
-def with_right_document(rows, ask, asked):
-    """Prompts with the one document that answers; where none does, the one that BM25 likes best."""
+def with_right_document(ask, asked):
+    """A function of rows that gives prompts with the one document that answers, or else with BM25's best."""
     every = documents(asked)
     place = {one["id"]: number for number, one in enumerate(every)}
     index = retrieval.BM25([retrieval.text_of(one) for one in every])
-    found = [place[row["document"]] if row["document"] in place
-             else next((number for number, _ in index.search(row["question"], 1)), 0) for row in rows]
-    return [retrieval.with_passages(ask(row["question"]) if ask else row["prompt"], [every[number]])
-            for row, number in zip(rows, found, strict=True)]  # fmt: skip
+
+    def right(row):
+        if row["document"] in place:
+            return every[place[row["document"]]]
+        return every[next((number for number, _ in index.search(row["question"], 1)), 0)]
+
+    return lambda rows: [retrieval.with_passages(ask(row["question"]) if ask else row["prompt"], [right(row)])
+                         for row in rows]  # fmt: skip
 
 
 def look(index, size, asked):

@@ -153,11 +153,13 @@ def cost_table(found):
                          *(f"{ms:,.1f}" for ms in times.values()),
                          *(f"{dollars(ms):.4f}" for ms in times.values())])  # fmt: skip
     sizes = found["settings"]["timed"]
+    counts = " and ".join(f"{count} calls of {size}" for size, count in sizes.items())
     head = "|".join(f"{what}, batch {size}" for what in ("ms", "$ a 1,000") for size in sizes)
     return [
         *table(f"questions|way|prompt tokens|generated tokens|{head}", rows),
         "",
-        "Milliseconds a request, medians, from the question to the text of the answer, the card to itself. "
+        f"Milliseconds a request, medians of {counts} on test rows drawn at random, from the question to the "
+        "text of the answer, the card to itself; tokens are means of all rows. "
         "Generation is eager; a prefix that all prompts of a batch share is computed once a batch, and not "
         f"kept between them. Dollars at {price():.2f} an hour for one {CARD} (data/prices.json: an example), "
         "busy all the time.",
@@ -220,15 +222,17 @@ def ways(mix, changes, requests, found=None):
     """
     found, out = found or values(NAME), {}
     for kind, share in mix.items():
-        family = KINDS[kind][0]
         for arm, one in found["kinds"][kind]["arms"].items():
             if arm in CONTROLS:
                 continue
-            parts = found["update"].get(arm) if family == "handbook" else None
-            daily = changes * next(iter(parts.values())) / 3600 * price() if parts else 0.0
             way = out.setdefault(arm, {"right": {}, "cost": 0.0})
             way["right"][kind] = one["mean"], one["low"], one["high"]
-            way["cost"] += share * (dollars(ms_of(found, kind, arm)) + 1000 * daily / requests)
+            way["cost"] += share * dollars(ms_of(found, kind, arm))
+    if any(KINDS[kind][0] == "handbook" for kind in mix):  # an update is paid whole, whatever else is asked
+        for arm, way in out.items():
+            parts = found["update"].get(arm)
+            daily = changes * next(iter(parts.values())) / 3600 * price() if parts else 0.0
+            way["cost"] += 1000 * daily / requests
     return out
 
 

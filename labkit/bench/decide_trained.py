@@ -3,6 +3,7 @@
 Arguments are parts of a job's name, so text; `asked` is `decide.settings()`.
 """
 
+import random
 from itertools import cycle
 
 from labkit import tasks
@@ -161,7 +162,7 @@ def both(reading, seed, asked):
     reading, rows = Reading.of(reading), rows_of("handbook", "test", asked)
     model, took, tokenizer = reader(reading, seed, asked)
     prompts = asker("both", "handbook", reading, tokenizer, asked)(rows)
-    perfect = with_right_document(rows, None, asked)
+    perfect = with_right_document(None, asked)(rows)
     return {**told(model, tokenizer, "handbook", rows, prompts),
             "oracle": told(model, tokenizer, "handbook", rows, perfect),
             "recall": recall(reading, rows, tokenizer, asked),
@@ -179,7 +180,8 @@ def alone(family, *rest):
     *arms, asked = rest
     times, seconds = {}, {}
     most = max(size * (count + WARM) for size, count in asked["timed"].items())
-    rows = rows_of(family, "test", {**asked, "rows": None}, most)
+    rows = rows_of(family, "test", {**asked, "rows": None})
+    rows = random.Random(0).sample(rows, min(most, len(rows)))  # the first ones are of few kinds
     for arm, _, what in (one.partition("=") for one in arms):
         call, seconds[arm] = answering(family, arm, what, asked)
         times[arm] = {str(size): timed(call, rows, size, count) for size, count in asked["timed"].items()}

@@ -164,6 +164,9 @@ def summary(found, chosen, asked):
                                     for size, one in _looks(found, index)} for index in indexes()},
         "kinds": {kind: one for kind, one in kinds.items() if one["arms"]},
         "facts": facts(answers, chosen),
+        # By test row, packed, so that refusals and what contains the answer can be counted otherwise later.
+        "marks": {arm: {key: [one[key] for one in runs] for key in ("refused", "contains")}
+                  for arm, runs in answers["handbook"].items()},
         "valid": valid,
         "small": {kind: _small(kind, found, answers, chosen) for kind in ("form", "skill")},
         "detail": {family: {arm: [one["detail"] for one in runs] for arm, runs in arms.items()}

@@ -4,9 +4,9 @@ Learners are processes, started together; each loads the base, trains LoRA as le
 few answers. Kinds of arms, in the order in which they run after a learner alone:
 
 share   lesson 05's small budget, and a share of the card each (LABKIT_GPU_SHARE) that adds up to the card
+mps     as `share`, through NVIDIA's MPS, where the machine has it
 free    its GPU budget without any share: what sharing without rules comes to
 queue   the same with shares that add up to more than the card: who finds no room waits
-mps     as `share`, through NVIDIA's MPS, where the machine has it
 
 Fewer learners follow at once where some of the largest number failed, else last.
 
@@ -95,12 +95,12 @@ def _options(argv):
     parser = argparse.ArgumentParser(
         prog="python -m labkit bench workshop", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--learners", type=_numbers, help="how many at once (default: 1,20,30)")
-    parser.add_argument("--steps", type=int, help="of each learner's training (default: 150)")
+    parser.add_argument("--learners", type=_numbers, help="how many at once (default: 1,20,25,30)")
+    parser.add_argument("--steps", type=int, help="of each learner's training (default: 250)")
     parser.add_argument("--card", type=float, default=80, help="GB of the card that learners share (80)")
     parser.add_argument("--kinds", type=_kinds, default=KINDS, help="which arms (default: all)")
-    parser.add_argument("--minutes", type=float, default=9, help="for everything together (default: 9)")
-    parser.add_argument("--timeout", type=float, default=240, help="seconds for an arm (default: 240)")
+    parser.add_argument("--minutes", type=float, default=14, help="for everything together (default: 14)")
+    parser.add_argument("--timeout", type=float, default=450, help="seconds for an arm (default: 450)")
     parser.add_argument("--folder", default=f"out/{NAME}", help="where arms leave results, to go on from")
     parser.add_argument("--learner", help=argparse.SUPPRESS)
     return parser.parse_args(argv)
@@ -127,8 +127,8 @@ def arms(options, on_gpu):
 
     The arm `share-1` has the share of the largest, so that the two differ in nothing but the others.
     """
-    numbers = options.learners or ([30, 20, 1] if on_gpu else [2, 1])
-    steps = options.steps or (150 if on_gpu else 2)
+    numbers = options.learners or ([30, 25, 20, 1] if on_gpu else [2, 1])
+    steps = options.steps or (250 if on_gpu else 2)
     most = numbers[0]
     small = {"steps": steps, **(SMALL if on_gpu else TRIAL)}
     large = {"steps": min(FEW, steps), **LARGE}
@@ -138,11 +138,11 @@ def arms(options, on_gpu):
         return {"kind": kind, "learners": learners, "share": size, **small}
 
     planned = [equal("share", learners) for learners in sorted(numbers, key=lambda one: (one != 1, -one))]
-    if on_gpu:
+    if on_gpu and workshop_card.has_mps():
+        planned.append(equal("mps", most))
+    if on_gpu:  # what happens without shares: no answer hangs on these
         for kind, size in (("free", None), ("queue", QUEUED)):
             planned.append({"kind": kind, "learners": most, "share": size, **large})
-        if workshop_card.has_mps():  # the least sure one
-            planned.append(equal("mps", most))
     return {f"{arm['kind']}-{arm['learners']}": arm for arm in planned if arm["kind"] in options.kinds}
 
 

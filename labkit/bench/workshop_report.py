@@ -7,6 +7,7 @@ from statistics import median
 from labkit.bench import markdown
 
 NAME = "workshop"
+WAITED = 1  # seconds from which on a learner counts as one who waited
 SHOWN = 3  # kinds of errors of an arm in the table
 SAYS = {
     "share": "a share each, {batch} x {length} tokens a step",
@@ -18,7 +19,8 @@ SAYS = {
 
 def summary(found, card):
     """The values of the record: `arms` by name, the card's size in bytes, and the most learners of whom none
-    failed, with a share each, without MPS and with it (0 where none was tried or each time some failed).
+    failed or waited, with a share each, without MPS and with it (0 where none was tried or none did so). The
+    most that were tried is no end: more may do.
     """
     done = {name: _summed(arm) for name, arm in found.items()}
     alone = done.get("share-1")
@@ -30,9 +32,10 @@ def summary(found, card):
 
 
 def most(found, kind):
-    """The most learners of an arm of that kind in which none failed; 0 where there is none."""
+    """The most learners of an arm of that kind in which none failed or waited for others; 0 without one."""
     return max((arm["learners"] for arm in found.values()
-                if arm["kind"] == kind and all(map(_well, arm["each"]))), default=0)  # fmt: skip
+                if arm["kind"] == kind and all(_well(one) and one.get("waited", 0) < WAITED
+                                               for one in arm["each"])), default=0)  # fmt: skip
 
 
 def _well(one):
@@ -54,12 +57,13 @@ def _summed(arm):
     return kept | {
         "failed": len(arm["each"]) - len(good),
         "errors": _errors(arm["each"]),
-        "waited": sum(wait >= 1 for wait in waits),
+        "waited": sum(wait >= WAITED for wait in waits),
         "longest wait": max(waits, default=None),
         "loaded": _middle(good, "loaded"),
         "training": _middle(good, "training"),
         "done": max((one["done"] for one in good), default=None),
         "steps/s": _together(good),
+        "overlap": _overlap(good),
         "losses": [min(one["loss"] for one in good), max(one["loss"] for one in good)] if good else None,
         "allocated": max((one["allocated"] for one in good if "allocated" in one), default=None),
         "reserved": max((one["reserved"] for one in good if "reserved" in one), default=None),
@@ -89,6 +93,13 @@ def _together(good):
     return sum(one["steps"] for one in good) / (max(one["trained"] for one in good) - first)
 
 
+def _overlap(good):
+    """Seconds in which all were training; below 0 if the first had ended before the last began."""
+    if not good:
+        return None
+    return min(one["trained"] for one in good) - max(one["trained"] - one["training"] for one in good)
+
+
 def sentence(arm):
     """What came of an arm, in one line for the terminal."""
     found = _summed(arm)
@@ -109,9 +120,25 @@ def lines(values):
         f"05 does ({_steps(values)}) and generates 8 answers. Waited: for memory that others had. Against "
         "one alone, with the share of the largest number: how many times as long training took, start and "
         "waits apart. Peak: the most that was seen, with what CUDA itself takes. Where some failed, what the "
-        "others took is no measure and is left out. Compare steps of one size only."
+        "others took is no measure and is left out. Compare steps of one size only." + _answer(values)
     )
     return [*markdown.table(head, rows), *(["", *failures] if failures else []), "", note]
+
+
+def _answer(values):
+    """How many trained at once, with a share each, and whether they did so at the same time."""
+    said = ""
+    for kind, how in (("share", "with a share each"), ("mps", "the same through MPS")):
+        number = values["largest"][kind]
+        arm = values["arms"].get(f"{kind}-{number}")
+        if not arm or number < 2:
+            continue
+        tried = max(one["learners"] for one in values["arms"].values() if one["kind"] == kind)
+        least = "at least " if number == tried else ""
+        said += (f" At once, {how}, none failing or waiting: {least}{number} learners, of whom all were "
+                 f"training during {max(0, arm['overlap']):.0f} s of the {arm['training']:.0f} s (median) "
+                 "that one took.")  # fmt: skip
+    return said
 
 
 def _row(arm):
