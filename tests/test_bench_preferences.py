@@ -184,6 +184,7 @@ def test_a_job_never_starts_before_those_whose_results_it_reads(world):
                "sweep_grpo", "sweep_ipo")  # fmt: skip
     assert all(last("pairs_") < first(reader) for reader in readers)
     assert last("sweep_dpo") < first("sweep_ipo") and last("sweep_ipo") < first("ipo_")
+    assert max(map(last, ("sft_", "dpo_", "ready_", "balanced_", "reward_", "ipo_"))) < first("grpo_")
 
 
 def test_every_arm_is_tuned_alike_by_one_seed_and_the_best_number_is_the_one_used(world):

@@ -89,15 +89,18 @@ def stages(asked, run, most):
     best["sft"] = _best_sft(tried)
     early = [f"sweep_{arm}_{beta:g}_0_{best['dpo']}" for arm, betas in KIN.items() for beta in betas]
     longest, rest = names(asked, best)
-    whole = run([*longest, *early, *rest])
-    found |= {name: whole[name] for name in (*longest, *rest)}
+    whole = run([*early, *rest])
+    found |= {name: whole[name] for name in rest}
     tried |= _swept(KIN, best["dpo"], run, min(1, most))
     kin = [f"{arm}_{_best(tried, arm)}_{best['dpo']}_{seed}" for arm in KIN for seed in asked["seeds"]]
-    return found | run(kin), tried
+    return found | run([*kin, *longest]), tried
 
 
 def names(asked, best):
     """(The longest jobs, the others) at the best rates; IPO and normalised DPO wait for their betas.
+
+    The longest come last: as many as run side by side, so that they leave no card idle, and a machine that is
+    lent for a while may end before them. What they begin from, `start`, is trained again in a minute.
 
     What a job takes on an H200, by itself, seconds: 10 to load the base and the libraries; training and
     answers are bound by kernel launches, about 25 ms a decode step whatever the batch (110 steps are 3 s)
