@@ -647,8 +647,9 @@ print(f"exact: trl {by_trl.exact:.1%}, fit {after[RATES[1]]['exact']:.1%}")
 # ## Where to start: random or pre-trained
 #
 # You saw two losses over the same steps. The question that counts is how many steps each start needs to the
-# same score, and where each ends (claim full-transfer). From the record, each start at a rate tuned at the
-# longest run:
+# same score, and where each ends (claim full-transfer). Where random weights never get there, the most steps
+# that were tried count as theirs, and the ratio is the least that it can be. From the record, each start at a
+# rate tuned at the longest run:
 
 # %% tags=["recorded"]
 def judged(lines):
