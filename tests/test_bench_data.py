@@ -237,6 +237,24 @@ def test_tables_are_whole_and_say_steps_and_seeds(world):
 # ---- values
 
 
+def test_the_order_flips_where_the_means_of_seeds_cross_and_not_where_the_first_seed_does(world, monkeypatch):
+    real = data.job
+
+    def job(name):
+        found = real(name)
+        if name.startswith("final_noise"):
+            share = stats.unpack_rows(found["rows"]).mean() * (1, 0.8, 1.05)[int(name[-1])]
+            found = {**found, "rows": right(share)}
+        return found
+
+    monkeypatch.setattr(data, "job", job)
+    found = run(world)["values"]
+    each, clean = found["noise"], found["quality"]["clean diverse 1k"]
+    means = {int(share): sum(some) / len(some) for share, some in each.items()}
+    assert found["flips at"] == data_values.flips_at(means, sum(clean) / len(clean))
+    assert len(set(found["flips at by seed"])) > 1 and found["flips at"] not in found["flips at by seed"]
+
+
 @pytest.mark.parametrize("noise, bar, wanted", [
     ({0: 0.9, 20: 0.7, 40: 0.5}, 0.6, 0.3),
     ({0: 0.9, 20: 0.7, 40: 0.5}, 0.7, 0.2),

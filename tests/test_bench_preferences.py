@@ -434,6 +434,17 @@ def test_a_start_leaves_its_weights_and_jobs_begin_from_them(small, folder):
     assert tried["right"] == 0 and tried["loss"] == pytest.approx(one["held-out loss"], abs=1e-3)
 
 
+def test_results_from_another_start_than_the_one_that_lies_there_are_refused(small, folder):
+    names = ("start_0.01_0", "pairs_0")
+    found = {name: read(folder, name) for name in names}
+    assert found["pairs_0"]["begun"] == found["start_0.01_0"]["weights"]
+    assert len(found["pairs_0"]["begun"]) == 16
+    preferences_start.refuse_mixed(found)
+    found["start_0.01_0"] = {**found["start_0.01_0"], "weights": "other"}
+    with pytest.raises(LabkitError, match="of pairs_0: delete these results"):
+        preferences_start.refuse_mixed(found)
+
+
 def test_pairs_come_from_the_start_and_the_pair_rules_alone(small, folder):
     one = read(folder, "pairs_0")
     asked = preferences.settings()

@@ -696,6 +696,7 @@ def test_who_waited_for_others_did_not_train_at_once(world):
     world.waiting = ("share-30",)
     bench_main(["workshop", "--folder", world.folder])
     assert store.read("workshop")["values"]["largest"]["share"] == 25
+    assert world.ran[:4] == ["warm-up", "share-1", "share-30", "share-25"]
     each = [{"trained": end, "training": 5.0} for end in (10.0, 12.0, 14.0)]
     assert workshop_report._overlap(each) == 1.0  # the first ended at 10, the last began at 9
     assert workshop_report._overlap([*each, {"trained": 30.0, "training": 5.0}]) < 0

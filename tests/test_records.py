@@ -397,6 +397,10 @@ def test_the_share_of_a_gain_that_is_kept_has_an_interval_over_phrasings_and_see
     same = stats.kept(own, base, own, names)
     assert same.mean == 1 and 0.95 < same.low < 1 < same.high < 1.05
     assert np.isnan(stats.kept(merged, np.ones(own.shape[1]), own, names).mean)  # nothing was gained
+    little = own[0].astype(float)
+    little[:5] = 0  # own gains five rows at most over this: no established gain
+    unsure = stats.kept(merged, little, own[:1].repeat(3, axis=0), names)
+    assert (unsure.low, unsure.high) == (-np.inf, np.inf)
 
 
 def test_one_prompted_score_stands_against_every_seed():

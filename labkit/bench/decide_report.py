@@ -47,8 +47,9 @@ def accuracy_table(found):
     return [
         *table(f"way|{'|'.join(LABELS.get(kind, kind) for kind in kinds)}", rows),
         "",
-        f"Test rows exactly right, %, with 95% intervals over phrasings (of facts: over facts) and, where "
-        f"something is trained, {_count(len(found['settings']['seeds']), 'seed')}. Form: all seven fields of "
+        "Test rows exactly right, %, with 95% intervals over phrasings (of facts: over facts or phrasings, "
+        "whichever reach is wider) and, where something is trained, "
+        f"{_count(len(found['settings']['seeds']), 'seed')}. Form: all seven fields of "
         "a ticket. Facts: stated in training and asked in new phrasings (trained), stated otherwise in "
         f"training than now (changed), only in the documents (untrained), nowhere (absent). {NET}",
         "",
@@ -159,7 +160,7 @@ def cost_table(found):
         *table(f"questions|way|prompt tokens|generated tokens|{head}", rows),
         "",
         f"Milliseconds a request, medians of {counts} on test rows drawn at random, from the question to the "
-        "text of the answer, the card to itself; tokens are means of all rows. "
+        "text of the answer, the card to itself; tokens are means (handbook: of trained facts). "
         "Generation is eager; a prefix that all prompts of a batch share is computed once a batch, and not "
         f"kept between them. Dollars at {price():.2f} an hour for one {CARD} (data/prices.json: an example), "
         "busy all the time.",
@@ -228,7 +229,8 @@ def ways(mix, changes, requests, found=None):
             way = out.setdefault(arm, {"right": {}, "cost": 0.0})
             way["right"][kind] = one["mean"], one["low"], one["high"]
             way["cost"] += share * dollars(ms_of(found, kind, arm))
-    if any(KINDS[kind][0] == "handbook" for kind in mix):  # an update is paid whole, whatever else is asked
+    # An update is paid whole, whatever else is asked.
+    if any(share and KINDS[kind][0] == "handbook" for kind, share in mix.items()):
         for arm, way in out.items():
             parts = found["update"].get(arm)
             daily = changes * next(iter(parts.values())) / 3600 * price() if parts else 0.0

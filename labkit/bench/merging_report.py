@@ -49,7 +49,7 @@ def merges_table(found):
         f"Right answers, {asked['rows']:,} test rows of a task (voice: at most 400), mean of "
         f"{_seeds(asked)}. Kept: share of the specialist's gain over the base. Settings are the best on "
         f"{asked['tried']} validation rows (voice: 100) with one seed. Specialists were trained on other "
-        "rows of those rows' phrasings: they are easier than test rows. (end): a number at an end. Best "
+        "rows of those rows' phrasings, so these are easier than test rows. (end): a number at an end. Best "
         "is what keeps most on the task it serves worst. *: best method there, for its tasks; ~: within one "
         "standard error of it. Controls are never the best. The average has one setting, others up to eight.",
         "",

@@ -194,9 +194,10 @@ def _merges(found, chosen, asked):
 
 
 def _kept_by(runs, some, found, asked):
-    """{task: share of the specialist's gain that `runs`, one a seed, keep}: {mean, low, high, each}.
+    """{task: share of the specialist's gain that `runs`, one a seed, keep}: an Estimate's parts.
 
-    The interval is over phrasings and seeds (`stats.kept`). [None, ...] where the specialist gained nothing.
+    The interval is over phrasings and seeds (`stats.kept`). [None, ...] where no gain is
+    established.
     """
     out = {}
     for task in SETS[some]:
@@ -204,9 +205,10 @@ def _kept_by(runs, some, found, asked):
         sides = [[stats.unpack_rows(one) for one in each] for each in
                  ([run["rows"][task] for run in runs], [found["base"]["rows"][task]], own)]  # fmt: skip
         one = stats.kept(*sides, _phrasings(task, asked["rows"]))
-        none = math.isnan(one.mean)
+        none = not all(map(math.isfinite, (one.mean, one.low, one.high, *one.each)))
+        ends = ("mean", "low", "high", *stats.STATED)
         out[task] = ([None] * len(runs) if none else
-                     {"mean": one.mean, "low": one.low, "high": one.high, "each": list(one.each)})
+                     {**{end: getattr(one, end) for end in ends}, "each": list(one.each)})  # fmt: skip
     return out
 
 

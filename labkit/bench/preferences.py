@@ -51,6 +51,7 @@ def main(argv):
         return jobs.run(NAME, names, options.folder, options.jobs, mark)
 
     found, tried = stages(asked, run, EXTENSIONS if profile == "gpu" else 0)
+    preferences_start.refuse_mixed(found)
     values = preferences_values.summary(found, tried, asked, phrasings(asked))
     every = [*found.values(), *(one for numbers in tried.values() for one in numbers.values())]
     jobs.finish(NAME, preferences_report.lines(values), every, values=values, digest=digest)
@@ -100,7 +101,8 @@ def names(asked, best):
     """(The longest jobs, the others) at the best rates; IPO and normalised DPO wait for their betas.
 
     The longest come last: as many as run side by side, so that they leave no card idle, and a machine that is
-    lent for a while may end before them. What they begin from, `start`, is trained again in a minute.
+    lent for a while may end before them. What they begin from, `start`, is trained again in a minute; where
+    its weights are not those of before, what came from those is refused (`refuse_mixed`).
 
     What a job takes on an H200, by itself, seconds: 10 to load the base and the libraries; training and
     answers are bound by kernel launches, about 25 ms a decode step whatever the batch (110 steps are 3 s)
@@ -163,6 +165,8 @@ def job(name, folder):
         do = {"start": preferences_start.start, "pairs": preferences_start.pairs, "sft": preferences_jobs.sft,
               "grpo": preferences_jobs.grpo, "reward": preferences_jobs.reward}[kind]  # fmt: skip
         result = do(*rest, asked, folder)
+    if kind not in ("start", "sweep"):
+        result["begun"] = preferences_start.weights_digest(rest[-1], folder)
     return {**result, **jobs.cost(started)}
 
 

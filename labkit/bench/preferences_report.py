@@ -64,7 +64,6 @@ def _replies(found):
             f"{replied[fewest]:.1%} ({_name(fewest, found)}){won}.")  # fmt: skip
 
 
-
 @measured(NAME)
 def length_table(found):
     """Markdown lines: does reward go with length, do pairs, and how long answers become."""

@@ -4,6 +4,7 @@ Arguments are parts of a job's name, so text; `asked` is `preferences.settings()
 results. A start leaves its weights there too, and a job reads what the ones before it left.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -28,10 +29,10 @@ def start(rate, seed, asked, folder):
     model, run = _drafted(rate, seed, asked, data)
     if not run:
         raise LabkitError(f"the start diverged at the rate {rate} with seed {seed}: sweep again")
-    _keep(model, Path(folder) / f"start_{seed}.safetensors")
+    _keep(model, state_file(seed, folder))
     test = scoring.few(data["test"], asked)
     found = scoring.policy_scores(model, tokenizer, test, seed, asked, divergence=False)
-    return {"policy": found, "held-out loss": run.validation[-1][1]}
+    return {"policy": found, "held-out loss": run.validation[-1][1], "weights": weights_digest(seed, folder)}
 
 
 def tune_start(rate, seed, asked, folder):
@@ -77,6 +78,34 @@ def _keep(model, path):
         temporary.unlink(missing_ok=True)
 
 
+def state_file(seed, folder):
+    """Where `start` leaves its weights."""
+    return Path(folder) / f"start_{seed}.safetensors"
+
+
+def weights_digest(seed, folder):
+    """A digest of the weights that lie there; None without them."""
+    path = state_file(seed, folder)
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def refuse_mixed(found):
+    """LabkitError unless all jobs of a seed began from the weights that its start has left.
+
+    A folder may have gone on without them, and the start have been trained again, to other weights.
+    """
+    starts = {name.rpartition("_")[2]: one.get("weights") for name, one in found.items()
+              if name.startswith("start_")}  # fmt: skip
+    mixed = [name for name, one in found.items()
+             if "begun" in one and one["begun"] != starts[name.rpartition("_")[2]]]  # fmt: skip
+    if mixed:
+        raise LabkitError(f"other starts than those that lie there now were the beginning of "
+                          f"{', '.join(mixed)}: delete these results, and run again")  # fmt: skip
+
+
 def started(seed, folder):
     """The model that `start` left for this seed; LabkitError where it left none."""
     import torch
@@ -84,7 +113,7 @@ def started(seed, folder):
 
     from labkit import load_model
 
-    path = Path(folder) / f"start_{seed}.safetensors"
+    path = state_file(seed, folder)
     if not path.exists():
         raise LabkitError(f"{path} is missing: delete the start_..._{seed}.json beside it, and run again")
     model, state = load_model(), load_file(path)

@@ -167,12 +167,12 @@ def _spread(every):
     seeds, and the ratio's interval that of two standard deviations of as many normal numbers
     (`ratio_of_spreads`).
 
-    Both methods have the same starts, messages, looks and schedule, and one rate of the same four, chosen by
-    the same messages; but GRPO's after half of its steps (`grpo`), DPO's after all. And what does the least
-    moving is read at its end, the other on its way, where its rate is still high. Both rewards hold the
-    spread of the common starts, which draws the ratio towards 1: of the gains over each run's own start it
-    is given beside (`gain ratio`). DPO's pairs are drawn once a seed, as GRPO's answers are in every step:
-    their chance is part of what is measured.
+    Both methods have the same starts, messages, looks and schedule, and one rate of those that begin with the
+    same four, chosen by the same messages; but GRPO's after half of its steps (`grpo`), DPO's after all. And
+    what does the least moving is read at its end, the other on its way, where its rate is still high. Both
+    rewards hold the spread of the common starts, which draws the ratio towards 1: of the gains over each
+    run's own start it is given beside (`gain ratio`). DPO's pairs are drawn once a seed, as GRPO's answers
+    are in every step: their chance is part of what is measured.
     """
     begun = {seed: (0.0, one["policy"]["reward"]) for seed, one in every["start"].items()}
     paths = {name: {seed: [begun[seed], *((look["KL"], look["reward"]) for look in one["path"])]

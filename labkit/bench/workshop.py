@@ -8,7 +8,7 @@ mps     as `share`, through NVIDIA's MPS, where the machine has it
 free    its GPU budget without any share: what sharing without rules comes to
 queue   the same with shares that add up to more than the card: who finds no room waits
 
-Fewer learners follow at once where some of the largest number failed, else last.
+Fewer learners follow at once where some of the largest number failed or waited, else last.
 
 A larger card is made as small as a workshop's (`--card`, 80 GB) by holding the rest of it.
 """

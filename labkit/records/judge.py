@@ -80,7 +80,8 @@ def estimate(band, source):
     if kind == "value":
         found = source.value(band["value"])
         if isinstance(found, dict):  # a number with the interval that its benchmark worked out
-            return stats.stated(**{part: found[part] for part in ("mean", "low", "high", "each")})
+            parts = ["mean", "low", "high", "each", *(part for part in stats.STATED if part in found)]
+            return stats.stated(**{part: found[part] for part in parts})
         return None if found is None else stats.of_values(found)
     names = [band["score"]] if kind == "score" else band[kind]
     found = source.rows(*names)

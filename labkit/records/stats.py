@@ -17,6 +17,9 @@ RESAMPLES = 2000
 STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 
+STATED = ("rows_low", "rows_high", "seeds_reach", "rows", "phrasings")  # parts of an Estimate, if kept
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A measured number with its 95% interval, and how far phrasings and seeds alone would carry it."""
@@ -118,6 +121,8 @@ def kept(merged, base, own, clusters):
     low, high = np.quantile(shares, [0.025, 0.975], method="nearest")  # between infinities lies no number
     floor, ceiling = _bonett_price((merged - own).mean(axis=0))
     low, high = min(low, 1 + floor / whole.mean()), max(high, 1 + ceiling / whole.mean())
+    if np.quantile(bottoms, 0.025) <= 0:  # over what may be nothing a ratio has no bound on either side
+        low, high = -np.inf, np.inf
     below = whole.mean(axis=1)
     each = np.where(below > 0, gained.mean(axis=1) / np.where(below > 0, below, 1), np.nan)
     mean = float(gained.mean() / whole.mean())
@@ -131,14 +136,16 @@ def of_values(values):
     return _estimate(mean, mean, mean, each, None, None, (-np.inf, np.inf))
 
 
-def stated(mean, low, high, each):
+def stated(mean, low, high, each, **known):
     """Estimate of a number whose 95% interval its benchmark worked out; None without a mean.
 
     It may be over more than seeds, or of no mean: a ratio of spreads, say. `each` are the seeds' own numbers.
-    How far phrasings alone would carry it is not known.
+    `known` are all of STATED, or none: then how far phrasings alone would carry it is not known.
     """
     if mean is None:
         return None
+    if known:
+        return Estimate(mean, low, high, tuple(each), **known)
     reach = max(high - mean, mean - low) if len(each) > 1 else 0.0
     return Estimate(mean, low, high, tuple(each), mean, mean, reach)
 
