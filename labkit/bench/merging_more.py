@@ -114,10 +114,8 @@ def soup(group, asked, folder):
     tested = {"soup": merging.average(states), "greedy soup": greedy, "best parent": states[members[0]]}
     right = {name: flags(merging.put(model, state), tokenizer, rows)["tickets"]
              for name, state in tested.items()}  # fmt: skip
-    # What chose was close: the record must show what another choice would have met.
-    apart = names if group != "all" else ()
-    others = {name: flags(merging.put(model, state), tokenizer, rows)["tickets"]
-              for name, state in zip(names, states, strict=True) if name in apart}  # fmt: skip
+    others = {name: flags(merging.put(model, state), tokenizer, rows)["tickets"]  # what else could be chosen
+              for name, state in zip(names, states, strict=True) if group != "all"}  # fmt: skip
     parents = {name: one / len(judging["tickets"]) for name, one in zip(names, counts, strict=False)}
     return {"rows": right, "parents": parents, "parents on test": others,
             "members": [names[member] for member in members]}  # fmt: skip

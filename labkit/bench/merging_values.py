@@ -5,6 +5,7 @@
 """
 
 import math
+from dataclasses import asdict
 from functools import cache
 
 from labkit.bench.full_values import _of, _sweep
@@ -196,8 +197,7 @@ def _merges(found, chosen, asked):
 def _kept_by(runs, some, found, asked):
     """{task: share of the specialist's gain that `runs`, one a seed, keep}: an Estimate's parts.
 
-    The interval is over phrasings and seeds (`stats.kept`). [None, ...] where no gain is
-    established.
+    Over phrasings and seeds (`stats.kept`); [None, ...] where no gain is established.
     """
     out = {}
     for task in SETS[some]:
@@ -205,10 +205,8 @@ def _kept_by(runs, some, found, asked):
         sides = [[stats.unpack_rows(one) for one in each] for each in
                  ([run["rows"][task] for run in runs], [found["base"]["rows"][task]], own)]  # fmt: skip
         one = stats.kept(*sides, _phrasings(task, asked["rows"]))
-        none = not all(map(math.isfinite, (one.mean, one.low, one.high, *one.each)))
-        ends = ("mean", "low", "high", *stats.STATED)
-        out[task] = ([None] * len(runs) if none else
-                     {**{end: getattr(one, end) for end in ends}, "each": list(one.each)})  # fmt: skip
+        known = all(map(math.isfinite, (one.mean, one.low, one.high, *one.each)))
+        out[task] = asdict(one) if known else [None] * len(runs)
     return out
 
 
