@@ -22,10 +22,7 @@ SYLLABUS = (
     ("13_prompt_rag_or_finetune", "Decide by measurement"),
 )
 # Lessons that stand but whose run on a GPU is still to be recorded; the syllabus says so.
-WAITING = (
-    "03_data", "04_full_finetuning", "07_adapters", "08_soft_prompts", "09_preferences",
-    "10_merging", "13_prompt_rag_or_finetune",
-)  # fmt: skip
+WAITING = ("03_data", "04_full_finetuning", "09_preferences", "10_merging", "13_prompt_rag_or_finetune")
 
 # The same for their run on two CPU cores: their cells changed since it was recorded, or it never was.
 WAITING_CPU = ()
