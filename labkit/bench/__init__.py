@@ -17,6 +17,7 @@ BENCHES = {
     "lora": "labkit.bench.lora",
     "qlora": "labkit.bench.qlora",
     "inference": "labkit.bench.inference",
+    "peaks": "labkit.bench.peaks",
     "preferences": "labkit.bench.preferences",
     "merging": "labkit.bench.merging",
     "decide": "labkit.bench.decide",

@@ -7,11 +7,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from labkit import base_model, env, methods, tasks
 from labkit.bench import byod, families
-from labkit.bench.methods_table import lines, ways
+from labkit.bench.methods_table import lines
 from labkit.errors import LabkitError
 from labkit.paths import ROOT
 from labkit.records import ledger, store
@@ -206,27 +204,15 @@ def _write(settings, profile, values, scores, claims, failed):
         before = kept(settings, profile, [*names, *failed])
     entries = {**(before["values"]["methods"] if before else {}), **values["methods"]}
     scores = {**(before["scores"] if before else {}), **scores}
-    groups = list(ways(entries).values())
-    same = [entries[name] for name in groups[0]] if len(groups) == 1 else []  # else peaks do not compare
-    order = correlation([one["trainable"] for one in same], [one["peak bytes"] for one in same])
     return store.write(
         record_name(task), profile, seed=settings["seeds"][0],
         seconds=sum(found["seconds of all jobs"] for found in entries.values()),
         peak_bytes=max(found["peak bytes"] for found in entries.values()),
-        values={**values, "methods": entries, "rank correlation": order},
+        values={**values, "methods": entries},
         scores=scores | {methods.short(name): found for name, found in scores.items()},  # claims say `ia3`
         digest=digest(task, entries),
         claims=ledger.merged(claims, before and before["claims"]),
     )  # fmt: skip
-
-
-def correlation(first, second):
-    """Spearman's rank correlation of two lists, equal numbers sharing a rank; None where it says nothing."""
-    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
-        return None
-    ranks = [np.unique(each, return_inverse=True, return_counts=True)[1:] for each in (first, second)]
-    ranks = [(np.cumsum(count) - (count - 1) / 2)[place] for place, count in ranks]
-    return float(np.corrcoef(ranks)[0, 1])
 
 
 def text(task="tickets"):

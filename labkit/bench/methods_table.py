@@ -35,8 +35,8 @@ def lines(whole):
     if len(groups := ways(values["methods"])) > 1:
         alike = "; ".join(f"{way}: {', '.join(names)}" for way, names in groups.items())
         out.append(
-            f"Peaks compare only where `fit` took its steps in one way. {alike}. The claim adapter-params "
-            "waits until all are measured in one."
+            f"Peaks compare only where `fit` took its steps in one way. {alike}. Peaks of all in one way: "
+            "`bench peaks`."
         )
     if any(found["diverged"] for found in values["methods"].values()):
         out.append("A seed whose training diverged counts as no row right.")
