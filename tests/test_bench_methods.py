@@ -698,7 +698,7 @@ def test_a_soft_prompt_has_no_number_of_what_was_forgotten_and_the_table_says_wh
     whole = record()
     lines = methods_report.lines(whole)
     assert cells(lines[2])[7:] == ["+0.100", "+0.0"] and cells(lines[3])[7:] == ["-", "-"]
-    assert "-: a soft prompt can be left off" in "\n".join(lines)
+    assert "-: what is lost with a soft prompt on" in "\n".join(lines)
     del whole["values"]["methods"]["prompt-n4"]
     assert "soft prompt" not in "\n".join(methods_report.lines(whole))
 

@@ -225,9 +225,11 @@ def test_tables_name_the_arms_that_each_question_compares(world):
     assert "prefix-n5 minus prompt-n100 +10.0 [" in lengths[-1] and "bench methods" not in lengths[-1]
     assert [row[3].split(" ")[0] for row in rows[1]] == ["20.0%", "10.0%", "5.0%", "15.0%"]
     assert [row[6].split(" ")[0] for row in rows[1][1:]] == ["-10.0", "-15.0", "-5.0"]
-    assert [(row[1], row[3].split(" ")[0], row[7]) for row in rows[2]] == [
-        ("300", "20.0%", "7"), ("1,200", "40.0%", "7"), ("3,600", "50.0%", "7"), ("300", "80.0%", "7"),
-        ("1,200", "82.0%", "7")]  # fmt: skip
+    assert [(row[1], row[3].split(" ")[0]) for row in rows[2]] == [
+        ("300", "20.0%"), ("1,200", "40.0%"), ("3,600", "50.0%"), ("300", "80.0%"), ("1,200", "82.0%")]
+    found["sweeps"]["prompt-n5"]["at an end"] = True
+    made = soft_report.lengths_table, soft_report.starts_table, soft_report.steps_table
+    assert ["*: the lowest" in make(found)[-1] for make in made] == [True, False, False]
     assert "lora-r16 minus prompt-n20+3600 +30.0 [" in steps[-1]
 
 
@@ -261,7 +263,8 @@ def drawn(found, monkeypatch):
 def test_the_title_is_found_in_the_data(world, monkeypatch):
     found = run(world)["values"]
     title, alt, axes = drawn(found, monkeypatch)
-    assert title == "Prompt tuning: 100 vectors are best, 30%. A prefix with the weights of 100: 40%"
+    assert title == ("300 steps. Prompt tuning: best with 100, the most tried, 30%.\n"
+                     "A prefix with the weights of 100 vectors: 40%")  # fmt: skip
     assert "prompt tuning: 2.0% with 1, 5.0% with 5, 20.0% with 20, 30.0% with 100" in alt
     assert "prefix tuning: 40.0% with 5, 50.0% with 20" in alt and "LoRA" not in alt
     assert axes.get_xscale() == "log" and [tick.get_text() for tick in axes.get_xticklabels()] == [
@@ -269,7 +272,7 @@ def test_the_title_is_found_in_the_data(world, monkeypatch):
     found["arms"]["prompt-n1"]["test"] = [0.7, 0.5, 0.9]
     found["equally large"] = []
     title, _, axes = drawn(found, monkeypatch)
-    assert title == "Prompt tuning: 1 vector is best, 70%"
+    assert title == "300 steps. Prompt tuning: best with 1, 70%"
     bars = axes.containers[0].lines[2][0].get_segments()
     assert [point[1] for point in bars[0]] == pytest.approx([50, 90])  # the worst and the best seed
 

@@ -215,9 +215,13 @@ def _write(settings, profile, values, scores, claims, failed):
     )  # fmt: skip
 
 
-def text(task="tickets"):
-    """The table of a task's record for a README, or how to measure it."""
+def text(task="tickets", methods=None, without=()):
+    """The table of a task's record, as `lines` takes them, or how to measure it.
+
+    methods: names in the order to show them; those that the record does not have are left out.
+    """
     whole = store.read(record_name(task))
     if whole is None:
         return f"(not measured yet: `python -m labkit bench methods --task {task} --methods ...`)"
-    return "\n".join(lines(whole))
+    there = [name for name in methods or whole["values"]["methods"] if name in whole["values"]["methods"]]
+    return "\n".join(lines(whole, there, without))

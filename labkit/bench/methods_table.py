@@ -2,48 +2,55 @@
 
 from labkit.records import judge, stats
 
-HEAD = (
-    "| method | trainable weights | learning rate | exact match, test | by seed | minus full "
-    "| peak | general loss | probe |"
-)
+HEAD = ("method", "trainable weights", "learning rate", "exact match, test", "by seed", "minus full", "peak",
+        "general loss", "probe")  # fmt: skip
 
 
-def lines(whole):
-    """A record as a Markdown table, one method a line, and what its columns mean."""
-    values = whole["values"]
-    out = [HEAD, "|---" * (HEAD.count("|") - 1) + "|"]
-    for name, found in values["methods"].items():
-        out.append(f"| {' | '.join(_cells(whole, name, found))} |")
+def lines(whole, methods=None, without=()):
+    """A record as a Markdown table, one method a line, and what its columns mean.
+
+    methods: the names to show, in their order; all if None. without: columns of HEAD to leave out.
+    """
+    values, columns = whole["values"], [column for column in HEAD if column not in without]
+    shown = {name: values["methods"][name] for name in methods or values["methods"]}
+    out = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, found in shown.items():
+        cells = dict(zip(HEAD, _cells(whole, name, found), strict=True))
+        out.append(f"| {' | '.join(cells[column] for column in columns)} |")
     asked, base = values["settings"], values["base"]
     seeds = f"{len(asked['seeds'])} {'seed' if len(asked['seeds']) == 1 else 'seeds'}"
     rows = int(next(iter(whole["scores"].values()))["rows"][0].split(":")[0])
     out += [
         "",
         f"{asked['task']}, {asked['model']}: {asked['steps']} steps of {asked['batch']} x {asked['length']} "
-        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps and "
-        "probe are in points; general loss (nats per token of plain English) and probe are changes from the "
-        f"base's {base['general loss']:.3f} and {base['probe']:.1%}. Learning rates were chosen by phrasings "
-        "kept from training, with one seed. The peak is training's. Speed is measured by `bench train`: here "
-        "jobs share a card.",
+        f"tokens, {seeds}, {rows:,} test rows. Brackets: 95% interval, over phrasings and seeds. Gaps are in "
+        "points. Learning rates were chosen by phrasings kept from training, with one seed.",
     ]
-    if any(map(is_soft_prompt, values["methods"].values())):
+    if {"general loss", "probe"} & set(columns):
         out.append(
-            "-: a soft prompt can be left off, and then the base itself answers; what is lost with it on was "
-            "not measured. Its places come on top of a step's tokens and are in the peak, so that the claim "
-            "adapter-params is about the other methods."
+            "General loss (nats per token of plain English) and probe (points) are changes from the "
+            f"base's {base['general loss']:.3f} and {base['probe']:.1%}."
         )
-    if len(groups := ways(values["methods"])) > 1:
+        if any(map(is_soft_prompt, shown.values())):
+            out.append(
+                "-: what is lost with a soft prompt on was not measured, so it does not compare with the "
+                "others here. Left off, the base itself answers; so it does with any unmerged adapter."
+            )
+    if "peak" in columns:
+        places = ", and a soft prompt's places are in it" if any(map(is_soft_prompt, shown.values())) else ""
+        out.append(f"The peak is training's{places}.")
+    if "peak" in columns and len(groups := ways(shown)) > 1:
         alike = "; ".join(f"{way}: {', '.join(names)}" for way, names in groups.items())
         out.append(
             f"Peaks compare only where `fit` took its steps in one way. {alike}. Peaks of all in one way: "
             "`bench peaks`."
         )
-    if any(found["diverged"] for found in values["methods"].values()):
+    if any(found["diverged"] for found in shown.values()):
         out.append("A seed whose training diverged counts as no row right.")
-    if any(found["at an end"] for found in values["methods"].values()):
+    if any(found["at an end"] for found in shown.values()):
         out.append("*: still the lowest or highest learning rate tried; a further one may be better.")
-    made = sorted({place for found in values["methods"].values() for place in found["made on"]})
-    dates = sorted({found["made"] for found in values["methods"].values()})
+    made = sorted({place for found in shown.values() for place in found["made on"]})
+    dates = sorted({found["made"] for found in shown.values()})
     out.append(f"Trained on: {'; '.join(made)}. {', '.join(dates)}.")
     return out
 

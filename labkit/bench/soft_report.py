@@ -23,7 +23,8 @@ def lines(found):
 def lengths_table(found):
     """Markdown lines: prompt and prefix tuning by their number of vectors."""
     asked, rows = found["settings"], []
-    for arm, one in [*of_lengths(found, "prompt"), *of_lengths(found, "prefix")]:
+    shown = dict([*of_lengths(found, "prompt"), *of_lengths(found, "prefix")])
+    for arm, one in shown.items():
         sizes = [f"{one['number']:,}", f"{one['trained']:,}"]
         rows.append([METHODS[one["method"]], *sizes, *_cells(found, arm)])
     equal = [_gap_text(found, *pair) for pair in found["equally large"]]
@@ -31,9 +32,9 @@ def lengths_table(found):
     return [
         *table(f"method|n|trained weights|{HEAD}", rows),
         "",
-        f"{_budget(found)}, {asked['steps']:,} steps{_ends(found)}"
+        f"{_budget(found)}, {asked['steps']:,} steps{_ends(found, shown)}"
         + (f" With equally many weights: {'; '.join(equal)}." if equal else "")
-        + (f" `bench methods`, same rows: {', '.join(beside)}." if beside else ""),
+        + (f" `bench methods`, its own runs on the same rows: {', '.join(beside)}." if beside else ""),
     ]
 
 
@@ -42,7 +43,8 @@ def starts_table(found):
     """Markdown lines: prompts of one length by where their vectors start, and an encoder's beside them."""
     asked, rows = found["settings"], []
     words = f"prompt-n{asked['n']}"
-    for arm in (words, f"{words}+rows", f"{words}+numbers", f"ptuning-n{asked['n']}"):
+    shown = (words, f"{words}+rows", f"{words}+numbers", f"ptuning-n{asked['n']}")
+    for arm in shown:
         one = found["arms"][arm]
         start = ENCODER if one["method"] == "ptuning" else STARTS[one["start"]]
         rows.append([start, f"{one['trained']:,}", *_cells(found, arm), _gap(found, arm, words)])
@@ -50,7 +52,7 @@ def starts_table(found):
         *table(f"start|trained weights|{HEAD}|minus words, points", rows),
         "",
         f"{asked['n']} vectors; {_budget(found)}, {asked['steps']:,} steps. A seed draws the random starts "
-        f"too{_ends(found)}",
+        f"too{_ends(found, shown)}",
     ]
 
 
@@ -60,19 +62,17 @@ def steps_table(found):
     asked, rows = found["settings"], []
     prompt, lora = f"prompt-n{asked['n']}", "lora-r16"
     long, longest = asked["long"], asked["longest"]
-    for first, arms in ((prompt, (prompt, f"{prompt}+{long}", f"{prompt}+{longest}")),
-                        (lora, (lora, f"{lora}+{long}"))):  # fmt: skip
-        for arm in arms:
-            one = found["arms"][arm]
-            seconds = "" if None in one["training seconds"] else f"{_mean(one['training seconds']):,.0f}"
-            rows.append([METHODS[one["method"]], f"{one['steps']:,}", *_cells(found, arm),
-                         _gap(found, arm, first), seconds])  # fmt: skip
+    shown = {prompt: prompt, f"{prompt}+{long}": prompt, f"{prompt}+{longest}": prompt, lora: lora,
+             f"{lora}+{long}": lora}  # fmt: skip
+    for arm, first in shown.items():
+        one = found["arms"][arm]
+        steps = f"{one['steps']:,}"
+        rows.append([METHODS[one["method"]], steps, *_cells(found, arm), _gap(found, arm, first)])
     return [
-        *table(f"method|steps|{HEAD}|minus {asked['steps']:,} steps, points|seconds", rows),
+        *table(f"method|steps|{HEAD}|minus {asked['steps']:,} steps, points", rows),
         "",
         f"{asked['n']} vectors, LoRA of rank 16; {_budget(found)}. The rate of {longest:,} steps is that of "
-        f"{long:,}. Seconds: one training, while others shared the card. "
-        f"{_gap_text(found, lora, f'{prompt}+{longest}')}{_ends(found)}",
+        f"{long:,}. {_gap_text(found, lora, f'{prompt}+{longest}')}{_ends(found, shown)}",
     ]
 
 
@@ -119,12 +119,13 @@ def plot(found=None):
 def finding(found):
     """The title: prompt tuning's best number of vectors, and a prefix of as many weights as a prompt."""
     best = max((one for _, one in of_lengths(found, "prompt")), key=lambda one: _mean(one["test"]))
-    word = "vector is" if best["number"] == 1 else "vectors are"
-    title = f"Prompt tuning: {best['number']} {word} best, {_mean(best['test']):.0%}"
+    most = ", the most tried" if best["number"] == max(found["settings"]["vectors"]) else ""
+    title = f"{found['settings']['steps']:,} steps. Prompt tuning: best with {best['number']}{most}, "
+    title += f"{_mean(best['test']):.0%}"
     if not found["equally large"]:
         return title
     prefix, prompt = (found["arms"][arm] for arm in found["equally large"][0])
-    return f"{title}. A prefix with the weights of {prompt['number']}: {_mean(prefix['test']):.0%}"
+    return f"{title}.\nA prefix with the weights of {prompt['number']} vectors: {_mean(prefix['test']):.0%}"
 
 
 def levels(found):
@@ -174,11 +175,12 @@ def _gap_text(found, first, second):
 def _budget(found):
     asked = found["settings"]
     seeds = f"{len(asked['seeds'])} {'seed' if len(asked['seeds']) == 1 else 'seeds'}"
-    return f"tickets, {asked['batch']} x {asked['length']} tokens a step, mean of {seeds}"
+    return (f"tickets, {asked['batch']} x {asked['length']} tokens a step, mean of {seeds} on the first "
+            f"{asked['rows']:,} test rows")  # fmt: skip
 
 
-def _ends(found):
-    ends = any(one["at an end"] for one in found["sweeps"].values())
+def _ends(found, arms):
+    ends = any(found["sweeps"][found["arms"][arm]["tuned as"]]["at an end"] for arm in arms)
     return (
         ". Brackets: 95% interval over phrasings and seeds. Loss: nats per answer token."
         + (" *: the lowest or highest rate tried; a further one may be better." if ends else "")
