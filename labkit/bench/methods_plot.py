@@ -36,7 +36,7 @@ def plot(task="tickets"):
             shares = _shares(one)
             axes.plot([at, at], [min(shares), max(shares)], color=colour, linewidth=1.5)
             if name in NAMED:
-                axes.annotate(name, (at, height), (7, -10), textcoords="offset points", fontsize=8)
+                axes.annotate(name, (at, height), (6, 5), textcoords="offset points", fontsize=8)
     axes.axhline(mean(full), color="black", linewidth=1, label="full finetuning")
     axes.axhspan(min(full), max(full), color="grey", alpha=0.15)
     axes.set_xscale("log")
