@@ -19,13 +19,17 @@
 #
 # Where each puts its vectors: `#` is learned, `o` comes out of learned weights, `.` out of the frozen model:
 #
-# ```text prompt tuning        P-tuning             prefix tuning 2 places | text      2 places | text      2
-# places | text
+# ```text
+#                     prompt tuning        P-tuning             prefix tuning
+#                     2 places | text      2 places | text      2 places | text
 #
-# layer 30, k and v     .   .  | .  .  .     .   .  | .  .  .     #   #  | .  .  . ...                .   .  |
-# .  .  .     .   .  | .  .  .     #   #  | .  .  . layer 1, k and v      .   .  | .  .  .     .   .  | .  .
-# .     #   #  | .  .  . embedding             #   #  | .  .  .     o   o  | .  .  .            | .  .  . |
-# | MLP(# #), with learned weights ```
+# layer 30, k and v     .   .  | .  .  .     .   .  | .  .  .     #   #  | .  .  .
+#    ...                .   .  | .  .  .     .   .  | .  .  .     #   #  | .  .  .
+# layer 1, k and v      .   .  | .  .  .     .   .  | .  .  .     #   #  | .  .  .
+# embedding             #   #  | .  .  .     o   o  | .  .  .            | .  .  .
+#                                            |   |
+#                                          MLP(# #), with learned weights
+# ```
 
 # %%
 import logging

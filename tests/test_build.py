@@ -329,6 +329,32 @@ def test_refresh_runs_what_comes_before_the_imports_too_and_a_recorded_cell_ther
     assert [one.text for one in cell(course.solutions, 'print("early")').outputs] == ["early\n"]
 
 
+def test_refresh_counts_new_cells_as_a_run_of_the_whole_would(course):
+    build(course=course)
+    pretend_executed(course)
+    edit(course, '# %%\nprint("the end")', '# %% tags=["recorded"]\nprint("new")\n\n# %%\nprint("the end")')
+    edit(course, "# %%\nimport", "# %%\nfrom labkit import env\nimport")
+    build(course=course)
+    counts = [c.execution_count for c in notebook(course.solutions).cells if c.cell_type == "code"]
+    assert counts.count(None) == 2
+    build(course=course, refresh=True)
+    counts = [c.execution_count for c in notebook(course.solutions).cells if c.cell_type == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_a_cell_keeps_its_outputs_when_only_comments_or_docstrings_change(course):
+    build(course=course)
+    pretend_executed(course)
+    before = cell(course.solutions, "def double")
+    edit(course, "def double(x):\n", "def double(x):  # twice\n")
+    build(course=course)
+    after = cell(course.solutions, "# twice")
+    assert (after.outputs, after.execution_count) == (before.outputs, before.execution_count) != ([], None)
+    edit(course, "def double(x):  # twice\n", "def double(x, y=1):\n")
+    build(course=course)
+    assert (after := cell(course.solutions, "y=1")).outputs == [] and after.execution_count is None
+
+
 def test_refresh_of_a_cell_that_wants_more_than_imports_names_it_and_writes_nothing(course):
     edit(course, '# %%\nprint("the end")', '# %% tags=["recorded"]\nprint(double)')
     build(course=course)

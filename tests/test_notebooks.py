@@ -4,6 +4,7 @@ import os
 import re
 import statistics
 import subprocess
+import symtable
 import sys
 
 import nbformat
@@ -77,6 +78,33 @@ def wrong_lengths(notebook):
     return faults
 
 
+def from_records(notebook):
+    """Names that a cell reads and only cells tagged `recorded` bind: those cells are no part of a record."""
+    bound, wanted = {True: set(), False: set()}, set()
+    for cell in code(notebook):
+        prints = "recorded" in tags(cell)
+        lines = [line for line in cell.source.splitlines() if not line.lstrip().startswith(("%", "!"))]
+        scopes = [symtable.symtable("\n".join(lines), "cell", "exec")]
+        bound[prints] |= {s.get_name() for s in scopes[0].get_symbols() if s.is_assigned() or s.is_imported()}
+        while scopes and not prints:
+            scope = scopes.pop()
+            scopes += scope.get_children()
+            wanted |= {s.get_name() for s in scope.get_symbols() if s.is_referenced() and not s.is_local()}
+            if scope.get_type() == "module":
+                wanted |= {s.get_name() for s in scope.get_symbols() if s.is_referenced()}
+    return sorted(wanted & (bound[True] - bound[False]))
+
+
+def broken_fences(notebook):
+    """Lines of prose with a code fence that does not stand alone, and notebooks' cells with one left open."""
+    found = []
+    for cell in notebook.cells:
+        fences = [line for line in cell.source.splitlines() if cell.cell_type == "markdown" and "```" in line]
+        found += [line for line in fences if not re.fullmatch(r" *```\w*", line)]
+        found += [cell.source] * (len(fences) % 2)
+    return found
+
+
 def images_without_alt(notebook):
     """Sources of cells that show an image with no alt text: in its metadata or its text form."""
     without = []
@@ -124,6 +152,16 @@ def test_cells_are_short_and_the_notebook_travels(path):
 
 
 @pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_what_is_measured_wants_nothing_of_cells_that_print_records(path):
+    assert from_records(read(path)) == []
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
+def test_text_set_as_code_stays_apart_from_prose(path):
+    assert broken_fences(read(path)) == []
+
+
+@pytest.mark.parametrize("path", SOLUTIONS, ids=lambda path: path.stem)
 def test_every_figure_has_alt_text(path):
     assert images_without_alt(read(path)) == []
 
@@ -164,6 +202,24 @@ def test_the_rules_notice_unexecuted_cells_errors_and_long_cells():
     assert errors(of(failed)) == []
     assert wrong_lengths(of(cell("x\n" * 41), cell("x"), cell("x"))) == ["a cell of 41 lines"]
     assert wrong_lengths(of(cell("x\n" * 10))) == ["median 10 lines"]
+
+
+def test_the_rules_notice_what_is_read_from_cells_that_print_records():
+    prints = cell("shown = [1]\nimport re\nfor one in shown:\n    print(one)", "recorded")
+    alone = [cell("def f(shown):\n    return shown"), cell("%%gpu\nprint([one for one in range(2)])")]
+    assert from_records(of(prints, *alone, cell("other = 1"), cell("other", "recorded"))) == []
+    read = [cell("print(shown)"), cell("def f():\n    return one")]
+    assert from_records(of(prints, *read)) == ["one", "shown"]
+    assert from_records(of(prints, cell("re.sub"), cell("shown = 2"), cell("shown"))) == ["re"]
+
+
+def test_the_rules_notice_a_fence_within_prose():
+    def prose(text):
+        return of(nbformat.v4.new_markdown_cell(text))
+
+    assert broken_fences(prose("a\n\n```text\nx  | y\n```\n\nb `c`")) == []
+    assert broken_fences(prose("```text x | y\n```")) == ["```text x | y"]
+    assert len(broken_fences(prose("```\nx"))) == 1
 
 
 def test_the_rules_count_only_what_nbval_really_compares():

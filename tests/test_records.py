@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from labkit.errors import LabkitError
-from labkit.records import judge, record, stats, store
+from labkit.records import judge, record, stats, store, syntax
 
 LESSON = '''# %% [markdown]
 # # Prose
@@ -214,16 +214,35 @@ def test_code_of_any_module_makes_a_record_of_many_stale(module_set, name, old, 
 
 
 def test_a_function_that_is_only_a_docstring_may_change_it():
-    assert store._tree('def f():\n    """One."""') == store._tree('def f():\n    """Two."""')
-    assert store._tree('async def f():\n    """One."""\n    go()') == store._tree("async def f():\n    go()")
-    assert store._tree('def f():\n    """One."""') != store._tree("def g():\n    pass")
-    assert store._tree('x = """One."""') != store._tree('x = """Two."""')
+    assert syntax.tree('def f():\n    """One."""') == syntax.tree('def f():\n    """Two."""')
+    assert syntax.tree('async def f():\n    """One."""\n    go()') == syntax.tree("async def f():\n    go()")
+    assert syntax.tree('def f():\n    """One."""') != syntax.tree("def g():\n    pass")
+    assert syntax.tree('x = """One."""') != syntax.tree('x = """Two."""')
 
 
 def test_a_cell_that_is_not_python_is_compared_as_it_stands():
-    assert store._tree("%%bash\necho one | wc") != store._tree("%%bash\necho two | wc")
-    assert store._tree("%matplotlib inline\nx = 1 # a") == store._tree("%matplotlib inline\nx = 1")
-    assert store._tree("%matplotlib inline\nx = 1") != store._tree("x = 1")
+    assert syntax.tree("%%bash\necho one | wc") != syntax.tree("%%bash\necho two | wc")
+    assert syntax.tree("%matplotlib inline\nx = 1 # a") == syntax.tree("%matplotlib inline\nx = 1")
+    assert syntax.tree("%matplotlib inline\nx = 1") != syntax.tree("x = 1")
+
+
+def cells_digest(tmp_path, *cells):
+    source = tmp_path / "00_cells.py"
+    source.write_text("\n".join(cells))
+    return store._cells_digest(source)
+
+
+def test_a_cell_that_prints_records_may_change_and_so_may_the_imports_that_it_alone_uses(tmp_path):
+    imports, measured = "# %%\nimport re, torch\nfrom a import b\n", "# %%\nprint(torch.ones(2), b)\n"
+    one = cells_digest(tmp_path, imports, measured, '# %% tags=["recorded"]\nprint(re)\n')
+    assert one == cells_digest(tmp_path, imports.replace("re, ", ""), measured)
+    assert one == cells_digest(tmp_path, imports, '# %% tags=["recorded"]\nclaims()\n', measured)
+    assert one != cells_digest(tmp_path, imports, measured, "# %%\nprint(re)\n")
+    assert one != cells_digest(tmp_path, imports, measured, "# %%\nprint(1)\n")
+    assert one != cells_digest(tmp_path, imports.replace("from a", "from c"), measured)
+    assert one != cells_digest(tmp_path, imports.replace("import b", "import c as b"), measured)
+    star = cells_digest(tmp_path, imports, "# %%\nfrom c import *\n", measured)
+    assert one != star != cells_digest(tmp_path, imports, "# %%\nfrom d import *\n", measured)
 
 
 # ---- statistics
@@ -440,8 +459,8 @@ def test_a_digest_of_code_is_the_same_on_every_python():
     """Doc."""
     return f"{a!r:>{b}} it's {a['k']}" "tail" + 'x'
 '''
-    assert store._sha(store._tree(source)) == "d1582bb281f26db1"
-    assert store._sha(store._tree(source.replace("tail", "tale"))) != "d1582bb281f26db1"
+    assert store._sha(syntax.tree(source)) == "d1582bb281f26db1"
+    assert store._sha(syntax.tree(source.replace("tail", "tale"))) != "d1582bb281f26db1"
 
 
 def test_a_value_may_bring_the_interval_that_its_benchmark_worked_out():

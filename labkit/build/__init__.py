@@ -178,17 +178,18 @@ def _refreshed(path, course, timeout):
     again = [cell for cell in code if "recorded" in source.tags(cell)]
     if path.with_suffix(".ipynb").exists():
         carry(notebook, nbformat.read(path.with_suffix(".ipynb"), as_version=4))
-    counts = {cell["id"]: cell.execution_count for cell in again}
     if again:
         labkit = re.compile(r"^(import|from) labkit\b", re.MULTILINE)
         first = next((number for number, cell in enumerate(code) if labkit.search(cell.source)), 0)
         wanted = {cell["id"] for cell in again}
-        cells = [cell if cell["id"] in wanted else copy.deepcopy(cell)  # the imports keep what they printed
+        # Imports that ran before keep what they printed.
+        cells = [copy.deepcopy(cell) if cell["id"] not in wanted and cell.execution_count else cell
                  for number, cell in enumerate(code) if number <= first or cell["id"] in wanted]  # fmt: skip
         part = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
         run(part, path.parent, timeout=timeout, name=path.stem)
-    for cell in again:
-        cell.execution_count = counts[cell["id"]]  # what the whole run gave it
+    for number, cell in enumerate(code, 1):
+        if cell.execution_count is not None:
+            cell.execution_count = number  # what a run of the whole gives it
     return notebook
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from labkit import paths
+from labkit.records import syntax
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
 # Addresses, the kernel's own file names, and the folders of this machine.
@@ -21,11 +22,21 @@ DEPRECATION = re.compile(r"^\S+:\d+: (?:Future|Deprecation)Warning: .*\n(?:  .*\
 
 
 def carry(notebook, stored):
-    """Give each code cell of `notebook` the outputs of the cell with the same id in `stored`."""
+    """Give each code cell of `notebook` the outputs of the cell with the same id in `stored`.
+
+    A cell whose id is new gets those of the one that differs in comments or docstrings alone.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     known = {cell.get("id"): cell for cell in stored.cells if cell.cell_type == "code"}
-    for cell in notebook.cells:
-        old = known.get(cell["id"])
-        if old is not None and cell.cell_type == "code":
+    ids = {cell["id"] for cell in code}
+    alike = {}  # stored cells that are no more, by their code; of equal ones, the first goes first
+    for name, cell in known.items():
+        if name not in ids:
+            alike.setdefault(syntax.tree(cell.source), []).append(cell)
+    for cell in code:
+        found = [known[cell["id"]]] if cell["id"] in known else alike.get(syntax.tree(cell.source))
+        if found:
+            old = found.pop(0)
             cell.outputs = old.outputs
             cell.execution_count = old.execution_count
     return clean(notebook)

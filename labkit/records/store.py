@@ -6,7 +6,6 @@ Every file has: `schema`, `name`, `profile`, `machine`, `versions`, `made` (date
 measured) and `gpu_cells` (text printed by cells that need the card).
 """
 
-import ast
 import hashlib
 import json
 import os
@@ -18,9 +17,9 @@ from pathlib import Path
 
 from labkit.errors import LabkitError
 from labkit.paths import DATA, MEASUREMENTS, ROOT, SOLUTIONS
+from labkit.records import syntax
 
 SCHEMA = 1
-EMPTY = "Module()"  # the syntax tree of no code, as text
 STACK = ("torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -130,7 +129,7 @@ def lesson_digest(name):
 
 def code_digest(*files):
     """Digest of Python files by syntax tree: comments, docstrings and layout may change freely."""
-    return {file: _sha(_tree((ROOT / file).read_text())) for file in files}
+    return {file: _sha(syntax.tree((ROOT / file).read_text())) for file in files}
 
 
 def data_digest(*families):
@@ -172,39 +171,18 @@ def stale(name, profile="gpu"):
 
 
 def _cells_digest(source):
-    """Digest of a lesson's code cells; prose, comments and tags do not count."""
+    """Digest of the code cells that a lesson's record rests on; prose, comments and tags do not count.
+
+    Cells tagged `recorded` print records, alike on any machine, and `labkit build --refresh` runs them anew:
+    they may change without a new measurement, and so may imports that they alone use.
+    """
     import jupytext
 
-    cells = [cell.source for cell in jupytext.read(source).cells if cell.cell_type == "code"]
-    trees = [_tree(text) for text in cells]
-    # Cells of comments are prose; only the first, with which every lesson begins, was always counted.
-    return _sha("\n".join(trees[:1] + [tree for tree in trees[1:] if tree != EMPTY]))
-
-
-def _tree(source):
-    """The syntax tree of `source` as text, without docstrings; notebook magics are kept as they are."""
-    magics = [line for line in source.splitlines() if line.lstrip().startswith(("%", "!"))]
-    plain = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-    try:
-        tree = ast.parse(plain)
-    except SyntaxError:  # a %%bash or %%html cell: no Python, and compared as it stands
-        return source
-    documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Module
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
-    return "\n".join([*magics, _dump(tree)])
-
-
-def _dump(node):
-    """Like `ast.dump`, but the same on every Python: fields that are empty, as new ones are, stay out."""
-    if isinstance(node, ast.AST):
-        fields = ((name, getattr(node, name, None)) for name in node._fields)
-        kept = [f"{name}={_dump(value)}" for name, value in fields if value is not None and value != []]
-        if isinstance(node, ast.JoinedStr):  # 3.12 adds empty pieces to f-strings
-            kept = [_dump([part for part in node.values if getattr(part, "value", None) != ""])]
-        return f"{type(node).__name__}({', '.join(kept)})"
-    return f"[{', '.join(map(_dump, node))}]" if isinstance(node, list) else repr(node)
+    cells = [cell for cell in jupytext.read(source).cells if cell.cell_type == "code"]
+    measured = [cell.source for cell in cells if "recorded" not in cell.metadata.get("tags", [])]
+    used = set().union(*map(syntax.names, measured))
+    trees = [syntax.tree(text, used) for text in measured]
+    return _sha("\n".join(tree for tree in trees if tree != syntax.EMPTY))  # a cell of comments is prose
 
 
 def _sha(text):
