@@ -48,7 +48,7 @@ from labkit.train.rows import encode_all
 # %%
 SEED, TASKS = 0, ("tickets", "sql")
 numbers = budget(
-    cpu=dict(steps=10, rate=3e-4, batch=1, length=352, rows=4, lora=3, recovery=3, passages=2,
+    cpu=dict(steps=10, rate=3e-4, batch=1, length=352, rows=3, lora=3, recovery=2, passages=2,
              texts=2, drops=(0.9, 0.99)),
     gpu=dict(steps=300, rate=1e-4, batch=8, length=512, rows=300, lora=100, recovery=100, passages=100,
              texts=60, drops=(0.5, 0.8, 0.9, 0.95, 0.99)),
@@ -93,13 +93,13 @@ deltas = {task: merging.delta(state, base) for task, state in trained.items()}
 
 # %%
 def length(state):
-    """The norm of all weights as one long vector."""
-    return math.sqrt(sum(part.double().square().sum().item() for part in state.values()))
+    """The norm of all weights as one long vector; `dot` sums products, in fp64."""
+    return math.sqrt(merging.dot(state, state))
 
 
 def cosine(a, b):
     """The cosine between two states, each as one long vector."""
-    return sum((a[name].double() * b[name]).sum().item() for name in a) / length(a) / length(b)
+    return merging.dot(a, b) / length(a) / length(b)
 
 
 for task in TASKS:
@@ -356,8 +356,9 @@ straight = merging.average(list(trained.values()))
 curved = merging.slerp(*trained.values(), 0.5, parallel=1.0)
 apart = length(merging.delta(curved, straight)) / length(merging.delta(straight, base))
 print(f"from the average, SLERP's model is {apart:.2%} as far as the base is")
-straight, curved = losses(straight), losses(curved)
-gap = max(abs(straight[task] - curved[task]) for task in TASKS)
+measured |= {"average": losses(straight), "SLERP": losses(curved)}
+straight = curved = None                                                   # a gigabyte
+gap = max(abs(measured["average"][task] - measured["SLERP"][task]) for task in TASKS)
 print(f"the third guess: their losses are at most {gap:.4f} nats per token apart")
 angle = math.acos(between)
 print(f"SLERP of the deltas, half way: task arithmetic, scale {math.sin(angle / 2) / math.sin(angle):.2f}")
@@ -536,7 +537,7 @@ makers = {
     "TIES, density 0.5": lambda: merging.ties(base, both, density=0.5),
     "DARE, half dropped": lambda: merging.dare(base, both, 0.5, best, seed=SEED),
 }
-measured |= {name: losses(make()) for name, make in makers.items()}
+measured |= {name: losses(make()) for name, make in makers.items() if name not in measured}
 table(measured, "loss, test rows")
 print("the first guess: of the gain in loss the average keeps", kept_of(measured, "average"))
 print(f"{numbers.rows} rows a task. The sum's scale is chosen on validation rows and DARE takes the same;")

@@ -92,6 +92,18 @@ def test_slerp_of_nearly_parallel_or_opposite_tensors_is_linear():
     assert near(merging.slerp(one(0.0, 0.0), a, 0.5)["w"], [0.5**0.5, 0.0])  # no direction: a right angle
 
 
+def test_the_inner_product_of_states_is_that_of_one_long_vector():
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"w": (3, 70_001), "v": (5,), "nothing": (0,)}  # more than a piece, less, and none
+    a, b = ({name: torch.randn(size, generator=generator) for name, size in sizes.items()} for _ in "ab")
+    long = [torch.cat([part.double().flatten() for part in one.values()]) for one in (a, b)]
+    assert merging.dot(a, b) == pytest.approx((long[0] @ long[1]).item(), rel=1e-12)
+    assert merging.dot(a, a) == pytest.approx(long[0].square().sum().item(), rel=1e-12)
+    assert merging.dot({"w": torch.zeros(4)}, {"w": torch.ones(4)}) == 0
+    with pytest.raises(LabkitError, match="no states of one model"):
+        merging.dot(a, {"w": a["w"]})
+
+
 def test_the_cosine_of_large_tensors_is_exact_and_never_above_1():
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(20_000_000, generator=generator)  # the base's embedding has 28 million

@@ -12,7 +12,6 @@ from labkit import env, evaluate
 from labkit.errors import LabkitError
 from labkit.methods import lora
 from labkit.methods import preferences as pr
-from labkit.methods.preferences import trained
 from labkit.tasks import voice
 
 WORDS = 40
@@ -218,6 +217,22 @@ def test_nearly_no_temperature_samples_what_greedy_decoding_gives(fp32, sharp, t
     assert [[one.text for one in some] for some in warm] != [[text] * 2 for text in greedy]
     with pytest.raises(LabkitError, match="above 0"):
         pr.sample(model, tokenizer, PROMPTS, temperature=0.0)
+
+
+def test_answers_of_adapters_are_sampled_with_these_merged(fp32, monkeypatch, tiny, tokenizer):
+    policy, seen = moved(tiny()), []
+    linear = policy.base_model.model.model.layers[0].mlp.up_proj
+    linear.register_forward_hook(lambda layer, *_: seen.append(layer.merged))
+
+    def texts():
+        found = pr.sample(policy, tokenizer, PROMPTS, n=1, temperature=1e-4, max_new_tokens=4, progress=False)
+        return [one.text for (one,) in found]
+
+    answers = texts()
+    assert set(seen) == {True} and not linear.merged
+    assert answers == evaluate.generate(policy, tokenizer, PROMPTS, max_new_tokens=4, progress=False)
+    with policy.disable_adapter():
+        assert answers != texts()
 
 
 def test_a_seed_decides_samples_and_leaves_the_callers_random_state(fp32, tiny, tokenizer):
@@ -546,7 +561,7 @@ def test_merged_adapters_give_the_tokens_of_unmerged_ones_and_the_base_returns_b
     ids = tokenizer(["one two three", "four five six"], return_tensors="pt").input_ids
     options = {"max_new_tokens": 12, "do_sample": False}
     apart = policy.generate(input_ids=ids, **options)
-    with trained.merged(policy):
+    with pr.merged(policy):
         assert linear.merged and not torch.equal(linear.base_layer.weight, before[
             "base_model.model.model.layers.0.mlp.up_proj.base_layer.weight"])  # fmt: skip
         assert torch.equal(policy.generate(input_ids=ids, **options), apart)
@@ -554,10 +569,15 @@ def test_merged_adapters_give_the_tokens_of_unmerged_ones_and_the_base_returns_b
                                      for name, weight in policy.named_parameters())  # fmt: skip
     with policy.disable_adapter():
         assert not torch.equal(policy.generate(input_ids=ids, **options), apart)
-    with pytest.raises(ZeroDivisionError), trained.merged(policy):
+    with pytest.raises(ZeroDivisionError), pr.merged(policy):
         raise ZeroDivisionError
     assert not linear.merged and all(torch.equal(weight, before[name])
                                      for name, weight in policy.named_parameters())  # fmt: skip
+    with policy.disable_adapter(), pr.merged(policy):
+        assert not linear.merged and not torch.equal(policy.generate(input_ids=ids, **options), apart)
+    with pr.merged(policy), pr.merged(policy):
+        assert torch.equal(policy.generate(input_ids=ids, **options), apart)
+    assert not linear.merged
     policy.merge_adapter()
     policy.unmerge_adapter()  # peft's own way back: this is what the copies are for
     assert not all(torch.equal(weight, before[name]) for name, weight in policy.named_parameters())

@@ -116,9 +116,8 @@ def _outcome(policy, seed, asked, judged, worked):
         return {"policy": scoring.policy_scores(policy, tokenizer, rows, seed, asked)}
     if not worked:
         return diverged()
-    with scoring.fast(policy):
-        answers = pr.sample(policy, tokenizer, rows["prompt"], n=asked["answers"], seed=int(seed), batch=512,
-                            max_new_tokens=asked["new"], progress=False)  # fmt: skip
+    answers = pr.sample(policy, tokenizer, rows["prompt"], n=asked["answers"], seed=int(seed), batch=512,
+                        max_new_tokens=asked["new"], progress=False)  # fmt: skip
     shares = [scoring.kept_share(row, one.text) for row, some in zip(rows, answers, strict=True)
               for one in some]  # fmt: skip
     return tried(scoring.mean(shares), None)

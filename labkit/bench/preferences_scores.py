@@ -1,7 +1,6 @@
 """Scores of policies for `bench preferences`: rules kept, KL to the start, length, loss on plain English."""
 
 import math
-from contextlib import nullcontext
 
 READ = 32  # answers whose log-probabilities are computed at once
 TENTHS = 10  # parts of a run over which its history is averaged
@@ -14,11 +13,11 @@ def policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
     whether each is a reply at all, without which no rule counts as kept; the mean shares of rules kept; and
     the loss on plain English, in nats per token."""
     from labkit import generate
-    from labkit.methods.preferences import words_of
+    from labkit.methods.preferences import merged, words_of
     from labkit.tasks import general, voice
     from labkit.tasks.voice.rules import is_reply
 
-    with fast(policy):
+    with merged(policy):
         texts = generate(policy, tokenizer, rows["prompt"], max_new_tokens=asked["new"], batch_size=512,
                          progress=False)  # fmt: skip
         passages = general.passages()[: asked["passages"]]
@@ -42,9 +41,8 @@ def on_policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
     that was cut off; of the first of them KL to the start (nats an answer, exact at each position)."""
     from labkit.methods import preferences as pr
 
-    with fast(policy):
-        answers = pr.sample(policy, tokenizer, rows["prompt"], n=asked["samples"], seed=int(seed), batch=800,
-                            max_new_tokens=asked["new"], progress=False)  # fmt: skip
+    answers = pr.sample(policy, tokenizer, rows["prompt"], n=asked["samples"], seed=int(seed), batch=800,
+                        max_new_tokens=asked["new"], progress=False)  # fmt: skip
     away = 0.0
     if divergence:
         first = [some[:1] for some in answers]
@@ -56,13 +54,6 @@ def on_policy_scores(policy, tokenizer, rows, seed, asked, divergence=True):
         "tokens": mean([len(one.ids) for _, one in sides]),
         "cut off": mean([not one.ended for _, one in sides]),
     }
-
-
-def fast(policy):
-    """A context in which answers of `policy` cost no more than those of its base."""
-    from labkit.methods.preferences.trained import merged
-
-    return merged(policy) if hasattr(policy, "merge_adapter") else nullcontext()
 
 
 def kept_share(row, text):

@@ -8,7 +8,8 @@ from importlib import import_module
 
 _HOME = {
     "state": "arithmetic", "put": "arithmetic", "average": "arithmetic", "greedy_soup": "arithmetic",
-    "delta": "arithmetic", "task_arithmetic": "arithmetic", "cosines": "arithmetic", "slerp": "arithmetic",
+    "delta": "arithmetic", "task_arithmetic": "arithmetic", "slerp": "arithmetic",
+    "dot": "arithmetic", "cosines": "arithmetic",
     "trim": "arithmetic", "elected": "arithmetic", "disjoint_mean": "arithmetic", "ties": "arithmetic",
     "drop_out": "arithmetic", "dare": "arithmetic", "dare_ties": "arithmetic",
     "with_adapters": "lora", "combine": "lora", "relative_error": "lora",

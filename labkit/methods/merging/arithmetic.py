@@ -4,11 +4,14 @@
 for `put`. Each merge needs room for its arguments, the result, and a few copies of the largest tensor.
 """
 
+import math
+
 import torch
 
 from labkit.errors import LabkitError
 
 PARALLEL = 0.9995  # mergekit's threshold, a convention: nearer than that, the arc and the line hardly differ
+PIECE = 1 << 16  # entries of a tensor that are held in fp64 at once
 
 
 # ---- a model's weights as a state -----------------------------------------------------------------------
@@ -67,19 +70,35 @@ def greedy_soup(states, score):
 
 
 @torch.no_grad()
+def dot(a, b):
+    """The inner product of two states (or deltas), each as one long vector; `dot(a, a)` is a squared length.
+
+    Summed in fp64: in fp32 a sum over an embedding's millions of entries is off by thousandths.
+    """
+    _check([a, b])
+    return sum(_dot(a[name], b[name]) for name in a)
+
+
+@torch.no_grad()
 def cosines(a, b):
     """name -> cosine between the weights of two states (or deltas), each tensor as one long vector.
 
-    Summed in fp64: in fp32 a sum over an embedding's millions of entries is off by thousandths, and a cosine
-    may come out above 1. A tensor of zeros has no direction: its cosine is 0.
+    Summed as `dot` is: in fp32 a cosine may come out above 1. A tensor of zeros has no direction: its cosine
+    is 0.
     """
     _check([a, b])
-    return {name: _cosine(a[name].double().flatten(), b[name].double().flatten()) for name in a}
+    return {name: _cosine(a[name], b[name]) for name in a}
 
 
 def _cosine(a, b):
-    lengths = (a.norm() * b.norm()).item()
-    return max(-1.0, min(1.0, (a @ b).item() / lengths)) if lengths else 0.0
+    lengths = math.sqrt(_dot(a, a) * _dot(b, b))
+    return max(-1.0, min(1.0, _dot(a, b) / lengths)) if lengths else 0.0
+
+
+def _dot(a, b):
+    """The sum of products in fp64, of a piece after the other: on a CPU ten times as fast as whole copies."""
+    pieces = zip(a.flatten().split(PIECE), b.flatten().split(PIECE), strict=True)
+    return float(sum(x.double() @ y.double() for x, y in pieces))
 
 
 @torch.no_grad()

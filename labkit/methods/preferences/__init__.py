@@ -13,7 +13,7 @@ _HOME = {
     "token_logps": "losses", "sequence_logps": "losses", "margin": "losses", "bradley_terry_loss": "losses",
     "dpo_loss": "losses", "ipo_loss": "losses", "group_advantages": "losses", "k3": "losses",
     "grpo_loss": "losses",
-    "Answer": "sampling", "sample": "sampling",
+    "Answer": "sampling", "merged": "sampling", "sample": "sampling",
     "on_policy": "pairs", "length_balanced": "pairs", "length_gaps": "pairs", "words_of": "pairs",
     "Divergence": "kl", "divergence": "kl",
     "compare": "wins", "win_rate": "wins", "length_controlled": "wins",

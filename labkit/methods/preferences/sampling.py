@@ -1,6 +1,7 @@
 """Several answers to each prompt, sampled from a model, with the tokens that it chose."""
 
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +31,34 @@ def prompt_ids(prompts, tokenizer):
     return tokenizer(texts, add_special_tokens=False).input_ids if texts else []
 
 
+@contextmanager
+def merged(model):
+    """Inside, peft's adapters in `model` are merged into its base, whose own weights return bit for bit.
+
+    A token then launches as many kernels as one of the base; adapters apart launch four more a layer. Copies
+    are merged into, since subtracting would leave roundings: that takes the bytes of the adapted weights. A
+    model without adapters, or with adapters switched off or merged already, is left as it is.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [
+        module.get_base_layer() for module in model.modules()
+        if isinstance(module, BaseTunerLayer) and not (module.disable_adapters or module.merged)
+    ]  # fmt: skip
+    own = [layer.weight.data for layer in layers]
+    try:
+        for layer in layers:
+            layer.weight.data = layer.weight.data.clone()
+        if layers:
+            model.merge_adapter()
+        yield
+    finally:
+        if layers:
+            model.unmerge_adapter()
+        for layer, weight in zip(layers, own, strict=True):
+            layer.weight.data = weight
+
+
 @torch.no_grad()
 def sample(
     model, tokenizer, prompts, *, n=4, temperature=1.0, max_new_tokens=110, batch=256, seed=0, progress=True
@@ -37,8 +66,9 @@ def sample(
     """`n` answers to each of `prompts`, drawn from the whole distribution: a list of n Answers a prompt.
 
     `batch` answers are drawn at once, in the precision of the hardware; decoding is bound by its steps, so
-    that large batches cost little more. A seed gives the same answers again on the same machine, and the
-    caller's random state stays as it was. Raises LabkitError for a temperature that is not above 0.
+    that large batches cost little more, and adapters are merged meanwhile. A seed gives the same answers
+    again on the same machine, and the caller's random state stays as it was. Raises LabkitError for a
+    temperature that is not above 0.
     """
     if temperature <= 0:
         raise LabkitError(f"temperature={temperature}: sampling wants one above 0; labkit.generate is greedy")
@@ -50,7 +80,7 @@ def sample(
     bar = tqdm(total=len(rows), disable=not progress, file=sys.stdout, unit="answer", desc="sampling")
     model.eval()
     apart = torch.random.fork_rng([on] if on.type == "cuda" else [])
-    with bar, apart, Weights(model, precision), autocast(on.type, precision):
+    with bar, apart, merged(model), Weights(model, precision), autocast(on.type, precision):
         torch.manual_seed(seed)
         for start in range(0, len(order), batch):
             numbers = order[start : start + batch]

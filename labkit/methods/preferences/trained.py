@@ -16,6 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from labkit import env
 from labkit.errors import LabkitError
 from labkit.methods.preferences.reward import scorer
+from labkit.methods.preferences.sampling import merged
 from labkit.train.precision import Weights, autocast
 
 LOSSES = ("sigmoid", "ipo", "sigmoid_norm")  # DPO, IPO, length-normalised DPO: trl's names
@@ -148,28 +149,6 @@ def reward_model(
         )  # fmt: skip
 
     return _train(classifier, trainer, steps, "reward model", progress)
-
-
-@contextmanager
-def merged(policy):
-    """Inside, the adapters of `policy` are merged into its base, whose own weights return bit for bit.
-
-    A token then launches as many kernels as one of the base; adapters apart launch four more a layer. Copies
-    are merged into, since subtracting would leave roundings: that takes the bytes of the adapted weights.
-    """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    layers = [module.get_base_layer() for module in policy.modules() if isinstance(module, BaseTunerLayer)]
-    own = [layer.weight.data for layer in layers]
-    try:
-        for layer in layers:
-            layer.weight.data = layer.weight.data.clone()
-        policy.merge_adapter()
-        yield
-    finally:
-        policy.unmerge_adapter()
-        for layer, weight in zip(layers, own, strict=True):
-            layer.weight.data = weight
 
 
 def _generate_merged(policy):
