@@ -53,8 +53,8 @@ from statistics import mean, stdev
 # %%
 SEED, BETA, SMALL = 0, 0.1, 0.001
 numbers = budget(
-    cpu=dict(start=8, batch=1, length=512, rows=8, group=4, words=72, reward=3, steps=3, pairs=2, rate=1e-3,
-             betas=(BETA,), tested=3, shown=3, texts=2, hand=10, grpo=(2, 1, 4, 16)),
+    cpu=dict(start=7, batch=1, length=512, rows=8, group=4, words=72, reward=3, steps=3, pairs=2, rate=1e-3,
+             betas=(BETA,), tested=3, shown=3, texts=1, hand=10, grpo=(2, 1, 4, 16)),
     gpu=dict(start=60, batch=8, length=512, rows=300, group=4, words=110, reward=40, steps=100, pairs=16,
              rate=1e-4, betas=(BETA, SMALL), tested=200, shown=64, texts=60, hand=110, grpo=(15, 8, 8, 80)),
     smoke=dict(start=1, batch=1, length=256, rows=2, group=2, words=20, reward=1, steps=2, pairs=2, rate=1e-3,
