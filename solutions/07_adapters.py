@@ -513,11 +513,11 @@ for name in ("houlsby", "biases", "norms"):
 
 # %% [markdown]
 # Few weights are not few bytes. Gradients and optimizer states follow the count, the base stays, and
-# activations follow what is trained and how: compare DoRA, 3.75% of the weights in peft's way of it, with
-# full finetuning; or partial-8 with the norms, where one backward pass ends after eight blocks and the other
-# goes through all. For the record `fit` took the steps in two ways, whose peaks do not compare, so here are
-# a few plain steps of every method. Claim adapter-params ranks these, less soft prompts, and its verdict
-# depends on which methods are ranked, partial finetuning above all:
+# activations follow what is trained and how: DoRA is 3.75% of the weights in peft's way of it; one backward
+# pass ends after eight blocks (partial-8), another goes through all (norms). For the record above `fit` took
+# its steps in two ways, whose peaks do not compare, so `bench peaks` takes a few plain steps of every method.
+# Claim adapter-params ranks these, less soft prompts, and its verdict depends on which methods are ranked,
+# partial finetuning above all:
 
 # %% tags=["recorded"]
 Markdown("\n".join(peaks.lines()))

@@ -48,7 +48,7 @@ from labkit.train.rows import encode_all
 # %%
 SEED, TASKS = 0, ("tickets", "sql")
 numbers = budget(
-    cpu=dict(steps=10, rate=3e-4, batch=1, length=352, rows=3, lora=3, recovery=2, passages=2,
+    cpu=dict(steps=10, rate=3e-4, batch=1, length=352, rows=4, lora=3, recovery=2, passages=2,
              texts=2, drops=(0.9, 0.99)),
     gpu=dict(steps=300, rate=1e-4, batch=8, length=512, rows=300, lora=100, recovery=100, passages=100,
              texts=60, drops=(0.5, 0.8, 0.9, 0.95, 0.99)),

@@ -241,6 +241,9 @@ def test_a_cell_that_prints_records_may_change_and_so_may_the_imports_that_it_al
     assert one != cells_digest(tmp_path, imports, measured, "# %%\nprint(1)\n")
     assert one != cells_digest(tmp_path, imports.replace("from a", "from c"), measured)
     assert one != cells_digest(tmp_path, imports.replace("import b", "import c as b"), measured)
+    timed = [cells_digest(tmp_path, imports, call) for call in ("# %%\n# %time re.sub\n", "# %%\n1\n")]
+    assert timed[0] != cells_digest(tmp_path, imports.replace("re, ", ""), "# %%\n# %time re.sub\n")
+    assert timed[1] == cells_digest(tmp_path, imports.replace("re, ", ""), "# %%\n1\n")
     star = cells_digest(tmp_path, imports, "# %%\nfrom c import *\n", measured)
     assert one != star != cells_digest(tmp_path, imports, "# %%\nfrom d import *\n", measured)
 

@@ -7,6 +7,7 @@ from labkit.records import store
 
 KIN = ("lora", "rslora", "dora", "qlora")  # shown as one family, in grey
 NAMED = ("norms", "ia3", "lora-r1", "partial-2")  # what the title and its reader compare
+CLOSE = 3  # points: a name as near to full finetuning's line stands below and left of its point
 
 
 def plot(task="tickets"):
@@ -36,7 +37,9 @@ def plot(task="tickets"):
             shares = _shares(one)
             axes.plot([at, at], [min(shares), max(shares)], color=colour, linewidth=1.5)
             if name in NAMED:
-                axes.annotate(name, (at, height), (6, 5), textcoords="offset points", fontsize=8)
+                close = abs(height - mean(full)) < CLOSE
+                place, side = ((-6, -11), "right") if close else ((6, 5), "left")
+                axes.annotate(name, (at, height), place, textcoords="offset points", ha=side, fontsize=8)
     axes.axhline(mean(full), color="black", linewidth=1, label="full finetuning")
     axes.axhspan(min(full), max(full), color="grey", alpha=0.15)
     axes.set_xscale("log")

@@ -18,7 +18,8 @@ from labkit.records import store
 
 NAME, SOURCE = "peaks", "methods_tickets"
 STEPS = 20
-CODE = ("bench/peaks", "train/loop", "train/step", "train/packing", "train/attention", "train/loss")
+CODE = ("bench/peaks", "train/loop", "train/engine", "train/step", "train/precision", "train/packing",
+        "train/attention", "train/loss")  # fmt: skip
 
 
 def main(argv):

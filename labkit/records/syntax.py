@@ -1,6 +1,7 @@
 """Python as text that comments, docstrings and layout leave alone: what digests and carried outputs go by."""
 
 import ast
+import re
 
 IMPORT = ast.Import | ast.ImportFrom
 EMPTY = "Module()"  # the syntax tree of no code, as text
@@ -24,9 +25,11 @@ def tree(source, used=None):
 
 
 def names(source):
-    """Names that a cell's code reads or binds, imports apart."""
-    _, module = _parsed(source)
-    return {node.id for node in ast.walk(module) if isinstance(node, ast.Name)} if module else set()
+    """Names that a cell's code reads or binds, imports apart; of its magics, every word."""
+    magics, module = _parsed(source)
+    nodes = ast.walk(module) if module else ()
+    text = "\n".join(magics) if module else source
+    return {node.id for node in nodes if isinstance(node, ast.Name)} | set(re.findall(r"\w+", text))
 
 
 def _parsed(source):
